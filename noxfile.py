@@ -127,4 +127,5 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types of the package, the tests, the benchmarks and the examples."""
     _install(session, extras=["cli", "embedded"], groups=["test", "types"])
-    session.run("pyright", *session.posargs)
+    # Named, because pyright would otherwise look at whichever `python` comes first.
+    session.run("pyright", "--pythonpath", f"{session.bin}/python", *session.posargs)
