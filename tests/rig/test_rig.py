@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-import redis
-import redis.asyncio
 from blockbuster import BlockingError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from tests.conftest import StartChild, StartServer
-from tests.rig import Server, wait_for
+from tests.rig import Server, connect, connect_async, wait_for
 from tests.rig.leaks import keys_of, leaked, sweep
 from tests.rig.process import ROOT
 from tests.rig.servers import ACL_RULES, kinds
@@ -61,20 +60,20 @@ def test_a_server_is_the_kind_it_says(server: Server, server_kind: str) -> None:
 
 def test_both_addresses_lead_to_one_server(server: Server, namespace: str) -> None:
     key = f"sb1:{{{namespace}.0}}:last:a"
-    with redis.Redis.from_url(server.url) as by_socket, redis.Redis.from_url(server.tcp_url) as by_port:
+    with connect(server.url) as by_socket, connect(server.tcp_url) as by_port:
         by_socket.set(key, "1", px=60_000)
-        assert by_port.get(key) == b"1"
+        assert by_port.get(key) == "1"
 
 
 def test_the_bot_may_only_do_what_the_list_says(server: Server) -> None:
-    with redis.Redis.from_url(server.url) as bot:
+    with connect(server.url) as bot:
         assert bot.ping()
         for forbidden in ("FLUSHALL", "KEYS *", "CONFIG SET maxmemory 1", "ACL WHOAMI"):
-            with pytest.raises(redis.exceptions.NoPermissionError):
+            with pytest.raises(NoPermissionError):
                 bot.execute_command(*forbidden.split())
-        with pytest.raises(redis.exceptions.NoPermissionError):
+        with pytest.raises(NoPermissionError):
             bot.set("somebody-else", "1")
-        with pytest.raises(redis.exceptions.NoPermissionError):
+        with pytest.raises(NoPermissionError):
             bot.publish("somebody-else", "1")
 
 
@@ -85,22 +84,22 @@ def test_unknown_rules_are_only_those_a_server_lacks(server: Server) -> None:
 
 def test_nobody_gets_in_without_a_password(server: Server) -> None:
     with (
-        redis.Redis.from_url(f"unix://{server.socket}") as stranger,
-        pytest.raises(redis.exceptions.AuthenticationError),
+        connect(f"unix://{server.socket}") as stranger,
+        pytest.raises(AuthenticationError),
     ):
         stranger.ping()
 
 
 def test_data_and_users_survive_kill9_with_an_aof(start_server: StartServer) -> None:
     server = start_server(aof="always")
-    with redis.Redis.from_url(server.url) as bot:
+    with connect(server.url) as bot:
         bot.set("sb1:{x.0}:last:a", "1")
     before = server.pid
     server.kill9()
     server.restart()
     assert server.pid != before
-    with redis.Redis.from_url(server.tcp_url) as bot:
-        assert bot.get("sb1:{x.0}:last:a") == b"1"
+    with connect(server.tcp_url) as bot:
+        assert bot.get("sb1:{x.0}:last:a") == "1"
 
 
 def test_options_reach_the_server(start_server: StartServer) -> None:
@@ -112,10 +111,10 @@ def test_options_reach_the_server(start_server: StartServer) -> None:
 
 async def test_a_stopped_server_answers_after_cont(start_server: StartServer) -> None:
     server = start_server()
-    async with redis.asyncio.Redis.from_url(server.url) as bot:
+    async with connect_async(server.url) as bot:
         await bot.ping()
         server.stop()
-        asked = asyncio.create_task(bot.ping())
+        asked = asyncio.ensure_future(bot.ping())
         await wait_for(lambda: state_of(server.pid) == "T", "the server's process to be stopped")
         assert not asked.done()
         server.cont()
