@@ -1,0 +1,1 @@
+"""Measurements of the queue beside the floors; `python -m benchmarks`."""
