@@ -43,7 +43,9 @@ class Sizes:
     @classmethod
     def quick(cls) -> Sizes:
         """Return the sizes of a smoke test."""
-        return cls(alone=300, threads=100, wide=1_000, deep=40, late=40, gap=0.02, idle=1.5, sleeping=500)
+        return cls(
+            alone=300, threads=300, per_thread=10, wide=1_000, deep=40, late=40, gap=0.02, idle=1.5, sleeping=500
+        )
 
 
 @dataclass
@@ -108,6 +110,8 @@ class Stage:
         told = self.work(system, filled.scene, filled.threads, filled.per_thread).answer()
         after = self.server.read_alone()
         self.judge(system, what, told)
+        if left := self.server.streams():
+            self.violations.append(f"{system}, {what}: {left} streams were left after the drain")
         return Filled(filled.scene, filled.threads, filled.per_thread, before, after, told)
 
 
@@ -153,7 +157,7 @@ Scene = Callable[[Stage, str], None]
 
 def warm_up(stage: Stage, system: str) -> None:
     """Import, load scripts, fill caches; verified, not noted."""
-    stage.drain(system, stage.fill(system, 100, 10, submitters=100), "warm-up")
+    stage.drain(system, stage.fill(system, 250, 4, submitters=100), "warm-up")
 
 
 def one_submitter(stage: Stage, system: str) -> None:

@@ -158,6 +158,10 @@ class Server:
             forever += [name for name, ttl in zip(some, pipe.execute(), strict=True) if ttl == -1]
         return len(names), forever
 
+    def streams(self) -> int:
+        """Return how many threads still hold messages; both designs keep them under `...:stream:<thread>`."""
+        return sum(1 for _ in self.client.scan_iter(match="*:stream:*", count=1000))
+
     def watch(self, seconds: float) -> tuple[Work, int]:
         """Return exactly what arrives in a window, by MONITOR, and the total of commandstats to compare with."""
         before = self.read()
