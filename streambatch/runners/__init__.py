@@ -1,0 +1,10 @@
+"""The shipped runners: each one turns a Batch into an Answer by asking a provider, and survives a crash at any step.
+
+Importing this package is cheap: a provider's library is imported when its runner is used for the first time.
+"""
+
+from __future__ import annotations
+
+from .responses import ResponsesRunner
+
+__all__ = ["ResponsesRunner"]

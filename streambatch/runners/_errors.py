@@ -1,0 +1,221 @@
+"""What a provider's error means for the queue: one table, and the signal that follows from a row.
+
+Theory of operation
+-------------------
+A provider says what went wrong in up to four places: ``code``, ``type``, the words of the message, and the HTTP status.
+The code is what providers promise, so it decides first; some (Assistants, llama.cpp, vLLM) say it only in words, so
+those are next; the status is the last resort, because one status means many things (429 is both "slow down" and "you
+have not paid"). `class_of` reads ``TABLE`` in this order and nothing else in the package interprets an error.
+
+=========  ==========================================  ==========================================================
+class      means                                       signal
+=========  ==========================================  ==========================================================
+BUSY       another Run of this conversation is active  Retry, gives the attempt back
+LIMIT      rate limit, overload, nobody is listening   Retry after Retry-After, gives the attempt back
+PAUSE      key, quota, address or options are wrong    Retry in 30 to 60 s, gives the attempt back
+AMBIGUOUS  nobody knows whether it ran                 Retry with the queue's back-off, counts
+CONTEXT    the input is too long for the model         the runner forgets more; at last DeadLetter
+PERMANENT  it will never work                          DeadLetter
+=========  ==========================================  ==========================================================
+
+With ``state="local"`` the provider keeps nothing, so asking again after AMBIGUOUS can only cost tokens.
+
+A provider's message may quote what a user wrote. It is read here and thrown away: what leaves this file names the code,
+the type or the status, and only if they look like identifiers.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isnan
+from typing import Literal, NoReturn, cast
+
+from streambatch.errors import DeadLetter, Retry
+
+Class = Literal["BUSY", "LIMIT", "PAUSE", "AMBIGUOUS", "CONTEXT", "PERMANENT"]
+LONGEST_WAIT = 3_600.0
+_NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})  # of the transport: no byte was sent
+_VAGUE = frozenset({"server_error", "invalid_request_error"})  # as a type they say less than the words
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Signals that mean one class: codes (or types), words of the message in lower case, statuses."""
+
+    name: Class
+    codes: frozenset[str]
+    words: tuple[str, ...] = ()
+    statuses: frozenset[int] = frozenset()
+
+
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "BUSY",
+        _codes("conversation_locked"),
+        ("already has an active run", "while a run", "already running a task"),
+    ),
+    Row(
+        "PAUSE",
+        _codes(
+            "insufficient_quota credit_balance_exhausted billing_not_active billing_hard_limit_reached"
+            " spend_limit_exceeded project_spend_limit_exceeded organization_spend_limit_exceeded"
+            " usage_limit_exceeded project_usage_limit_exceeded organization_usage_limit_exceeded"
+            " invalid_api_key authentication_error permission_error account_deactivated model_not_found no_api_key"
+            " wrong_options"
+        ),
+        ("exceeded your current quota", "incorrect api key provided"),
+        frozenset({401, 402, 403, 404}),
+    ),
+    Row(
+        "CONTEXT",
+        _codes("context_length_exceeded exceed_context_size_error string_above_max_length"),
+        (
+            "maximum context length",
+            "exceeds the available context size",
+            "exceeds the context window",
+            "greater than the context length",
+            "prompt is too long",
+        ),
+    ),
+    Row(
+        "PERMANENT",
+        _codes(
+            "invalid_prompt content_filter content_policy_violation bio_policy cyber_policy"
+            " misalignment_policy_violation data_residency_mismatch invalid_image invalid_image_format"
+            " invalid_base64_image invalid_image_url image_too_large image_too_small image_parse_error"
+            " image_content_policy_violation invalid_image_mode image_file_too_large unsupported_image_media_type"
+            " empty_image_file failed_to_download_image image_file_not_found unsupported_file"
+        ),
+        ("image input is not supported", "file input is not supported", "your input was flagged"),
+        frozenset({400, 413, 415, 422}),
+    ),
+    Row(
+        "LIMIT",
+        _codes(
+            "rate_limit_exceeded slow_down server_is_overloaded server_overloaded overloaded_error unavailable_error"
+            " flex_unavailable tokens requests"
+        ),
+        ("rate limit reached", "loading model"),
+        frozenset({429, 503, 529}),
+    ),
+    Row(
+        "AMBIGUOUS",
+        _codes("server_error internal_error vector_store_timeout request_timeout connection_failed no_end"),
+        (),
+        frozenset({408, 409, 500, 502, 504}),
+    ),
+)
+
+
+class Problem(Exception):  # noqa: N818 - what went wrong at the provider; the table says if it is an error
+    """What a provider refused or failed with: codes and numbers, never its words.
+
+    Attributes:
+        name: its class, a row of the table.
+        why: its code, type or status, for people.
+        after: seconds the provider asked to wait, or None.
+    """
+
+    def __init__(self, name: Class, why: str, after: float | None = None) -> None:
+        super().__init__(why)
+        self.name: Class = name
+        self.why = why
+        self.after = after
+
+
+def class_of(code: str = "", kind: str = "", words: str = "", status: int = 0) -> Class:
+    """The class of an error by its code, else its type, else its words, else its status.
+
+    Args:
+        code: the provider's error code, or "".
+        kind: the provider's error type, or "".
+        words: the provider's message, or "".
+        status: the HTTP status, or 0 if there was none.
+    """
+    for name in (code, "" if kind in _VAGUE else kind):
+        for row in TABLE:
+            if name in row.codes:
+                return row.name
+    lowered = words.lower()
+    for row in TABLE:
+        if any(phrase in lowered for phrase in row.words):
+            return row.name
+    for row in TABLE:
+        if status in row.statuses:
+            return row.name
+    return "PERMANENT" if 400 <= status < 500 else "AMBIGUOUS"
+
+
+def problem(
+    code: object = "", kind: object = "", words: object = "", status: int = 0, after: float | None = None
+) -> Problem:
+    """A Problem from the fields of an error object; whatever is not text counts as missing."""
+    code, kind, words = (value if isinstance(value, str) else "" for value in (code, kind, words))
+    shown = next((name for name in (code, kind) if _WORD.fullmatch(name)), "")
+    why = " ".join(([f"HTTP {status}"] if status else []) + ([shown] if shown else [])) or "no reason given"
+    return Problem(class_of(code, kind, words, status), why, after)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The Problem behind an exception of the provider's library or of its transport."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, TypeError):
+        return problem("wrong_options", words=type(error).__name__)
+    if type(error.__cause__).__name__ in _NOT_SENT:
+        return Problem("LIMIT", type(error.__cause__).__name__)
+    body = getattr(error, "body", None)
+    fields: Mapping[str, object] = cast("Mapping[str, object]", body) if isinstance(body, Mapping) else {}
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", 0) or 0
+    found = problem(
+        getattr(error, "code", None) or fields.get("code"),
+        getattr(error, "type", None) or fields.get("type"),
+        getattr(error, "message", "") if status or fields else "",
+        status,
+        retry_after(getattr(response, "headers", {})),
+    )
+    return found if status or fields else Problem("AMBIGUOUS", type(error).__name__)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds a provider asks to wait (``retry-after-ms``, ``retry-after`` as seconds or date), at most an hour."""
+    value = headers.get("retry-after-ms")
+    scale = 0.001 if value else 1.0
+    value = value or headers.get("retry-after")
+    if not value:
+        return None
+    try:
+        wait = float(value) * scale
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        wait = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return None if isnan(wait) else min(max(wait, 0.0), LONGEST_WAIT)
+
+
+def signal(found: Problem) -> NoReturn:
+    """Raise what the queue must do about *found*: Retry or DeadLetter. Its text is the class and the code."""
+    said = f"the provider answered {found.why}"
+    if found.name in ("CONTEXT", "PERMANENT"):
+        too_long = "the messages are too long for the model's context, even with all earlier turns forgotten; "
+        raise DeadLetter((too_long if found.name == "CONTEXT" else "") + said) from None
+    after, count = found.after, found.name == "AMBIGUOUS"
+    if after is None and not count:
+        low = {"BUSY": 1.0, "LIMIT": 5.0, "PAUSE": 30.0}[found.name]
+        after = random.uniform(low, 2 * low)  # noqa: S311 - jitter
+    retry = Retry(after, count=count)
+    retry.args = (f"{said}; its state is unknown" if count else f"{said} ({found.name.lower()})",)
+    raise retry from None

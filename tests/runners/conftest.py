@@ -1,0 +1,25 @@
+"""A provider on loopback, and a runner that talks to it with the real SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from streambatch.runners import ResponsesRunner
+from tests.fakes.responses_server import Server, serving
+
+
+@pytest.fixture
+async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    async with serving() as fake:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        yield fake
+
+
+@pytest.fixture
+async def runner(provider: Server) -> AsyncIterator[ResponsesRunner]:
+    made = ResponsesRunner(model="m", instructions="Be kind.")
+    yield made
+    await made.aclose()
