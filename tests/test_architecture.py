@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS: dict[str, set[str]] = {
     "words": {"errors", "_messages", "_settings", "_ports", "_events"},
     "rules": {"_lease", "_retry", "_window"},
-    "ground": {"_keys", "_scripts", "_store", "_connect"},
+    # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.
+    "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows"},
     # _lane: the group commit that submits and the worker's verbs share. _hints: pub/sub, which only saves waiting.
     "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_lane", "_hints"},
     "face": {"__init__"},
