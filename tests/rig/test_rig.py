@@ -210,7 +210,7 @@ async def test_blocking_below_a_frame_of_the_package_fails(server: Server) -> No
     assert callable(nap)
     with pytest.raises(BlockingError):
         nap()
-    time.sleep(0)  # and elsewhere it is nobody's business  # noqa: ASYNC251
+    time.sleep(0)  # and elsewhere it is nobody's business
 
 
 async def test_wait_for_takes_plain_and_async_predicates_and_names_what_is_missing() -> None:
