@@ -62,18 +62,17 @@ if TYPE_CHECKING:
     from anyio.abc import SocketStream
 
 _PATIENCE = 30.0  # seconds without a sign of life
-_LONGEST_SOCKET = 100  # bytes; the kernels allow 103 (macOS) and 107 (Linux)
 _WATCHDOG = 'umask 077; "$@" </dev/null & s=$!; exec >/dev/null; read _; kill -TERM $s 2>/dev/null; wait $s'
 _OPTIONS = "--port 0 --unixsocketperm 700 --appendonly yes --stream-node-max-bytes 1024 --appendfsync"
 
 
 def _parse(url: str) -> tuple[str, str]:
     """The path (empty: temporary) and the fsync policy of a URL; the path is taken as it is, nothing is unquoted."""
-    scheme, _, rest = url.partition(":")
+    scheme, colon, rest = url.partition(":")
     path, _, query = rest.removeprefix("//").partition("?")
     wishes = dict(parse_qsl(query, keep_blank_values=True))
     fsync = wishes.pop("fsync", "everysec")
-    if scheme != "embedded" or "\0" in path:
+    if scheme + colon != "embedded:" or "\0" in path:
         raise UsageError("not an embedded: URL; one is embedded:./directory")
     if wishes:
         raise UsageError(f"embedded: URLs have no parameter {min(wishes)!r}, only fsync")
@@ -89,7 +88,7 @@ def _find_server() -> str:
     carried = [str(binary) for place in places for binary in place.glob("_binaries/*/valkey-server")]
     for name in [named] if named else [*carried, "valkey-server", "redis-server"]:
         if found := shutil.which(name):
-            return os.path.realpath(found)
+            return str(Path(found).absolute())  # not resolved: Debian's binary looks at its name
     if named:
         raise UsageError(f"STREAMBATCH_SERVER is {named!r}, which is no executable file")
     raise UsageError(
@@ -256,7 +255,7 @@ class EmbeddedServer:
 
     def _place_socket(self) -> None:
         """Decides where the socket is, or learns what was decided. Behind the door."""
-        if len(os.fsencode(self.socket)) <= _LONGEST_SOCKET:
+        if len(os.fsencode(self.socket)) <= 100:  # the kernels allow 103 (macOS) or 107 (Linux)
             return
         record, inode = self.directory / "socket", str(self.directory.stat().st_ino)
         with suppress(OSError, ValueError):
@@ -311,8 +310,7 @@ class EmbeddedServer:
         while (answer := await self._ping()) != b"+PONG":
             if give_up():
                 return False
-            if answer == b"-LOAD":
-                heard = time.monotonic()
+            heard = time.monotonic() if answer == b"-LOAD" else heard
             if time.monotonic() - heard > _PATIENCE:
                 raise StoreError(f"the server in {self.directory} does not answer")
             await anyio.sleep(0.001)
@@ -351,8 +349,7 @@ class EmbeddedServer:
                 raise
             os.killpg(shell.pid, signal.SIGKILL)  # not reaped yet: the id is surely still its group's
             await _until(lambda: self._take("server.lock"), f"the server in {self.directory} survives SIGKILL")
-        if shell:
-            await _until(lambda: shell.poll() is not None, "the server's shell does not end")
+        await _until(lambda: not shell or shell.poll() is not None, "the server's shell does not end")
         self._shell = None
 
     def _spawn(self) -> None:
@@ -377,9 +374,11 @@ class EmbeddedServer:
     def _explain(self) -> StreambatchError:
         """Why the server ended at its start, in its own words."""
         log, binary = self.directory / "server.log", _find_server()
-        lines = log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
+        text = log.read_bytes()[self._log_start :].decode(errors="replace")
+        lines = text.rpartition("Server initialized")[2].strip().splitlines()
         grave = [line.partition(" # ")[2] for line in lines if " # " in line and " # WARNING" not in line]
-        reason = " / ".join((grave or lines or ["it said nothing"])[-3:])
+        # Its advice to repair the file stays in the log: for data of another version it would be harmful.
+        reason = " / ".join((grave or lines or ["it said nothing"])[-3:]).partition(": make a backup")[0]
         said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout.split()  # noqa: S603
         ours = f"{said[0].lower()} {said[2][2:]}" if len(said) > 2 else "another server"  # Valkey server v=9.1.2 …
         with suppress(OSError):

@@ -1,0 +1,111 @@
+"""streambatch: a burst of messages becomes one Run, durably, one Run per thread at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._events import (
+    Answered,
+    Dead,
+    Delivered,
+    DeliveryFailed,
+    Event,
+    Lost,
+    Preview,
+    Queued,
+    Repaired,
+    Restarted,
+    Retrying,
+    Started,
+    StoreAway,
+    StoreBack,
+    Warned,
+)
+from ._messages import Answer, Batch, Message, Part, Reply
+from ._ports import Codec, Listener, Run, Runner
+from ._settings import Replicas, Settings
+from .errors import (
+    DeadLetter,
+    DeadLettered,
+    DurabilityUnknown,
+    LeaseLost,
+    NotAccepted,
+    OutcomeUnknown,
+    QueueClosed,
+    QueueFull,
+    ReplyExpired,
+    Retracted,
+    Retry,
+    ServerAway,
+    StoreError,
+    StreambatchError,
+    ThreadBusy,
+    TooLarge,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from .queue import BatchQueue, Receipt
+
+    __version__: str
+
+__all__ = [
+    "Answer",
+    "Answered",
+    "Batch",
+    "BatchQueue",
+    "Codec",
+    "Dead",
+    "DeadLetter",
+    "DeadLettered",
+    "Delivered",
+    "DeliveryFailed",
+    "DurabilityUnknown",
+    "Event",
+    "LeaseLost",
+    "Listener",
+    "Lost",
+    "Message",
+    "NotAccepted",
+    "OutcomeUnknown",
+    "Part",
+    "Preview",
+    "Queued",
+    "QueueClosed",
+    "QueueFull",
+    "Receipt",
+    "Repaired",
+    "Replicas",
+    "Reply",
+    "ReplyExpired",
+    "Restarted",
+    "Retracted",
+    "Retry",
+    "Retrying",
+    "Run",
+    "Runner",
+    "ServerAway",
+    "Settings",
+    "Started",
+    "StoreAway",
+    "StoreBack",
+    "StoreError",
+    "StreambatchError",
+    "ThreadBusy",
+    "TooLarge",
+    "UsageError",
+    "Warned",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("streambatch-queue")
+    if name in ("BatchQueue", "Receipt"):
+        from . import queue
+
+        return getattr(queue, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

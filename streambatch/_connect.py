@@ -1,0 +1,180 @@
+"""URLs, pools and the checks at start: an unsafe server is refused before the first message (I13).
+
+Theory of operation
+-------------------
+The queue makes its own client: a pool that waits instead of raising, no retries inside the client (its default sends
+any command up to 11 times, and only the caller knows what is idempotent), RESP2 (our answers are flat), a socket
+timeout. A client that the user brings is used as it is: only its pool of connections is taken.
+
+What is checked: the server's version, its role, the eviction policy (anything but noeviction may delete a waiting
+message), persistence against the asked durability, the layout of the data, and that the ACL allows every command the
+scripts use. What is dangerous is refused with a sentence that says what to do; what is only worth knowing is a Warned
+event. URLs in messages never show a password.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from . import _scripts as scripts
+from ._events import Emit, Warned
+from ._keys import Keys
+from ._scripts import Refused, Wire
+from ._settings import Replicas, Settings
+from .errors import StoreError, UsageError
+
+_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
+_LATER = ("sentinel", "cluster", "memory")
+
+
+def masked(url: str) -> str:
+    """The URL without its password."""
+    return re.sub(r"//([^/@]*):[^/]*@", r"//\1:***@", url)
+
+
+def scheme_of(url: object) -> str:
+    """The scheme of a URL, checked: redis, rediss, valkey, valkeys, unix or embedded."""
+    if not isinstance(url, str):
+        raise UsageError(f"the queue needs a URL or a redis.asyncio client, not {type(url).__name__}")
+    scheme, colon, _ = url.partition(":")
+    if colon and (scheme in _SCHEMES or scheme == "embedded"):
+        return scheme
+    if colon and scheme in _LATER:
+        raise UsageError(f"{scheme}: URLs are not available in this version; use redis://, rediss://, unix:// or embedded:")
+    raise UsageError(f"{masked(url)!r}: a URL begins with redis://, rediss://, valkey://, unix:// or embedded:")
+
+
+def _common(settings: Settings, connections: int) -> dict[str, Any]:
+    wait = max(0.5, min(5.0, settings.lease / 2, settings.submit_timeout))
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "protocol": 2,
+        "socket_timeout": wait,
+        "socket_connect_timeout": wait,
+        "timeout": wait,
+        "max_connections": connections,
+        "client_name": "streambatch",
+    }
+
+
+def client_of(target: object, settings: Settings, connections: int) -> tuple[Redis, bool]:
+    """A client for a URL (ours, to be closed) or the user's client (not ours)."""
+    if isinstance(target, RedisCluster):
+        raise UsageError("a RedisCluster client is not supported in this version; use a client of one server")
+    if isinstance(target, Redis):
+        return target, False
+    scheme = scheme_of(target)
+    assert isinstance(target, str)
+    url = _SCHEMES[scheme] + target[len(scheme) :]
+    try:
+        if scheme == "unix":  # not from_url: it refuses paths with spaces
+            pool = BlockingConnectionPool(
+                connection_class=UnixDomainSocketConnection, **_unix(url), **_common(settings, connections)
+            )
+        else:
+            pool = BlockingConnectionPool.from_url(url, **_common(settings, connections))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
+    return Redis.from_pool(pool), True
+
+
+def _unix(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if unknown := set(query) - {"db"}:
+        raise UsageError(f"{masked(url)!r}: unknown parameter {', '.join(sorted(unknown))}")
+    if not parts.path:
+        raise UsageError(f"{masked(url)!r} names no socket: unix:///path/to/socket")
+    found: dict[str, Any] = {"path": unquote(parts.path), "db": int(query.get("db", 0))}
+    if parts.username or parts.password:
+        found |= {"username": unquote(parts.username or "") or None, "password": unquote(parts.password or "")}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What the server said about itself at start."""
+
+    version: str
+    role: str
+    policy: str
+    aof: bool
+    fsync: str
+
+
+async def check(client: Redis, keys: Keys, settings: Settings, emit: Emit) -> ServerInfo:
+    """Refuse an unsafe server. Raises UsageError with what to do, StoreError if it does not answer."""
+    wire = Wire(client)
+    try:
+        info = await _info(wire, settings)
+        _judge(info, settings, emit)
+        for partition in range(keys.partitions):
+            shared = [keys.of(partition, f"probe{i}") for i in range(6)] + [keys.of(partition, "hints")]
+            refused = await wire.call(scripts.PROBE, shared, ())
+            if refused:
+                names = " ".join("+" + name.decode().lower() for name in refused)
+                raise UsageError(f"the server's ACL refuses commands that streambatch needs; add: {names}")
+    except Refused as error:
+        if error.code in ("NOPERM", "NOAUTH", "WRONGPASS") or "ACL" in str(error) or "uthenticat" in str(error):
+            raise UsageError(f"{error}; docs/runbook.md has the ACL line") from None
+        raise
+    finally:
+        await wire.close()
+    return info
+
+
+async def _info(wire: Wire, settings: Settings) -> ServerInfo:
+    text = (await wire.call(None, (), ("INFO",))).decode(errors="replace")
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+    fsync = ""
+    if settings.durability == "disk":
+        try:
+            answer = await wire.call(None, (), ("CONFIG", "GET", "appendfsync"))
+        except Refused:
+            raise UsageError(
+                'durability="disk" cannot be verified: the server refuses CONFIG GET appendfsync (grant +config|get)'
+            ) from None
+        fsync = answer[1].decode() if len(answer) > 1 else ""
+    return ServerInfo(
+        version=fields.get("redis_version", "0"),
+        role=fields.get("role", ""),
+        policy=fields.get("maxmemory_policy", ""),
+        aof=fields.get("aof_enabled") == "1",
+        fsync=fsync,
+    )
+
+
+def _judge(info: ServerInfo, settings: Settings, emit: Emit) -> None:
+    if int(info.version.split(".")[0]) < 7:
+        raise UsageError(f"the server says version {info.version}; Redis 7.0 or Valkey 7.2 is needed")
+    if info.role == "slave":
+        raise UsageError("the server is a replica: messages written there would be lost; use the master's address")
+    if info.policy and info.policy != "noeviction":
+        raise UsageError(
+            f"the server evicts keys when it is full (maxmemory-policy {info.policy}), waiting messages among them;"
+            " set maxmemory-policy noeviction"
+        )
+    if settings.durability == "disk" and not (info.aof and info.fsync == "always"):
+        raise UsageError(
+            f'durability="disk" needs appendonly yes and appendfsync always; the server has appendonly'
+            f" {'yes' if info.aof else 'no'}, appendfsync {info.fsync or 'unknown'}"
+        )
+    if not info.aof and not isinstance(settings.durability, Replicas):
+        emit(Warned("no-aof", "the server has no AOF: a restart of it loses what waits; set appendonly yes"))
+
+
+async def attempt_closed(client: Redis) -> None:
+    """Close our client; a server that is away is no reason to fail."""
+    try:
+        await client.aclose()
+    except (StoreError, OSError):  # pragma: no cover - closing a dead socket
+        return

@@ -1,0 +1,183 @@
+"""The operator's verbs: look, pause, count, dead letters. Each is one bounded call; nothing walks all threads.
+
+What they answer are the values of ``_explain.py``; content of messages only where the verb's name says so (pending,
+dead letters), never in a repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import _scripts as scripts
+from ._explain import DeadLetterInfo, Explanation, Stats, ThreadInfo, explain
+from ._messages import Message
+from ._rows import messages_of, order
+from ._store import PRODUCER_TTL, Store, _ms
+from .errors import StoreError, UsageError
+
+_LOOK = ("stream", "window", "lease", "run", "last", "head")
+
+
+class Desk:
+    """Operator verbs of a namespace.
+
+    Args:
+        store: the server.
+        producer: this process' producer id; numbered calls of the desk have their own.
+    """
+
+    def __init__(self, store: Store, producer: str) -> None:
+        self._store = store
+        self._producer = f"{producer}-desk"
+        self._number = 0
+
+    async def look(self, thread: str) -> dict[str, str]:
+        """Everything there is to say about a thread, by name."""
+        store = self._store
+        p = store.keys.partition(thread)
+        keys = [*store.keys.shared(p)[:5], *store.keys.some(p, thread, _LOOK)]
+        row = await store.control(scripts.LOOK, keys, [store.clock, thread])
+        return {row[i].decode(): row[i + 1].decode() for i in range(0, len(row), 2)}
+
+    async def explain(self, thread: str) -> Explanation:
+        """Why is (nothing) happening here?"""
+        return explain(thread, await self.look(thread))
+
+    async def pending(self, thread: str) -> tuple[Message, ...]:
+        """The messages that wait and are in no batch, oldest first."""
+        store, seen = self._store, await self.look(thread)
+        start = f"({seen['run.last']}" if seen.get("run.last") else "-"
+        key = store.keys.some(store.keys.partition(thread), thread, ("stream",))[0]
+        rows: list[Any] = await store.control(None, (), ("XRANGE", key, start, "+", "COUNT", store.settings.max_pending))
+        flat: list[bytes] = []
+        for entry, fields in rows:
+            named = dict(zip(fields[::2], fields[1::2], strict=True))
+            flat += [entry, *(named.get(name, b"") for name in (b"id", b"author", b"m"))]
+        return messages_of(store.setting, thread, tuple(flat))
+
+    async def touch(self, thread: str, quiet: float) -> str:
+        """Typing (*quiet* seconds) or run_now (negative)."""
+        store = self._store
+        p = store.keys.partition(thread)
+        keys = [*store.keys.shared(p), *store.keys.some(p, thread, ("stream", "window", "run"))]
+        argv = [*store.opening(), thread, -1 if quiet < 0 else _ms(quiet)]
+        return (await store.control(scripts.TOUCH, keys, argv)).decode()
+
+    async def pause(self, thread: str | None, *, on: bool) -> None:
+        """Pause or resume a thread, or with None the whole namespace."""
+        store = self._store
+        places = range(store.keys.partitions) if thread is None else (store.keys.partition(thread),)
+        for p in places:
+            keys = [*store.keys.shared(p), *store.keys.some(p, thread or "", ("run", "lease"))]
+            await store.control(scripts.PAUSE, keys, [*store.opening(), thread or "", int(on)])
+
+    async def find(self, thread: str, message_id: str) -> str | None:
+        """The entry id of a message id, within the dedup window."""
+        store = self._store
+        key = store.keys.seen(store.keys.partition(thread), thread, message_id)
+        found = await store.control(None, (), ("GET", key))
+        return None if found is None else found.decode()
+
+    async def stats(self) -> Stats:
+        """Counts over all partitions; O(partitions)."""
+        total: dict[str, float] = {}
+        for p in range(self._store.keys.partitions):
+            shared = self._store.keys.shared(p)
+            row = await self._store.control(scripts.STATS, [*shared[:6], shared[9]], [self._store.clock])
+            fields = {row[i].decode(): row[i + 1].decode() for i in range(0, len(row), 2)}
+            Stats.add(total, fields)
+        return Stats.of(total)
+
+    async def threads(self, state: str, offset: int, count: int) -> tuple[ThreadInfo, ...]:
+        """A page of threads of an index: due, outbox or parked, most urgent first."""
+        if state not in ("due", "outbox", "parked"):
+            raise UsageError(f"state={state!r} is none of 'due', 'outbox', 'parked'")
+        if not (offset >= 0 and 1 <= count <= 1_000):
+            raise UsageError("offset >= 0 and 1 <= count <= 1,000")
+        found: list[ThreadInfo] = []
+        for p in range(self._store.keys.partitions):
+            key = self._store.keys.of(p, state)
+            rows = await self._store.control(None, (), ("ZRANGE", key, 0, offset + count - 1, "WITHSCORES"))
+            found += [ThreadInfo(rows[i].decode(), state, float(rows[i + 1]) / 1000) for i in range(0, len(rows), 2)]
+        return tuple(sorted(found, key=lambda info: info.at)[offset : offset + count])
+
+    async def dead(self, count: int, after: str | None) -> tuple[DeadLetterInfo, ...]:
+        """Dead letters, oldest first, after the id *after*."""
+        found: list[DeadLetterInfo] = []
+        for p in range(self._store.keys.partitions):
+            start = "-" if after is None else f"({_split(after)[1]}"
+            rows = await self._store.control(
+                None, (), ("XRANGE", self._store.keys.of(p, "dead"), start, "+", "COUNT", count)
+            )
+            found += [self._letter(p, entry.decode(), fields) for entry, fields in rows]
+        return tuple(sorted(found, key=lambda letter: order(_split(letter.id)[1]))[:count])
+
+    def _letter(self, partition: int, entry: str, fields: Sequence[bytes]) -> DeadLetterInfo:
+        f: dict[str, bytes] = {}
+        messages: list[list[bytes]] = []
+        for name, value in zip((raw.decode() for raw in fields[::2]), fields[1::2], strict=True):
+            if name == "e":
+                messages.append([value, b"", b"", b""])
+            elif name in (">id", ">author", ">m") and messages:
+                messages[-1][(">id", ">author", ">m").index(name) + 1] = value
+            else:
+                f[name] = value
+        thread = f["t"].decode()
+        try:
+            content = messages_of(self._store.setting, thread, tuple(value for row in messages for value in row))
+        except StoreError:
+            content = ()
+        return DeadLetterInfo(
+            id=f"{partition}/{entry}", kind=f["k"].decode(), thread=thread, batch_id=f["b"].decode(),
+            reason=f["r"].decode(), attempts=int(f["n"]), messages=content,
+        )  # fmt: skip
+
+    async def redrive(self, letter: str) -> str:
+        """Put a dead letter back: redriven, gone, busy. Raises UsageError for an id that is none."""
+        store = self._store
+        p, entry = _split(letter)
+        self._in_range(p, letter)
+        rows = await store.control(None, (), ("XRANGE", store.keys.of(p, "dead"), entry, entry))
+        if not rows:
+            return "gone"
+        fields = rows[0][1]
+        thread = dict(zip(fields[::2], fields[1::2], strict=True))[b"t"].decode()
+        self._number += 1
+        keys = [*store.keys.shared(p), store.keys.producer(p, self._producer)]
+        keys += store.keys.some(p, thread, ("stream", "window", "run", "last"))
+        argv = [*store.opening(), self._number, 0, PRODUCER_TTL, entry, _ms(store.settings.max_wait)]
+        return (await store.control(scripts.REDRIVE, keys, argv)).decode()
+
+    async def discard(self, letter: str) -> bool:
+        """Delete a dead letter; False if there is none."""
+        p, entry = _split(letter)
+        self._in_range(p, letter)
+        return bool(await self._store.control(None, (), ("XDEL", self._store.keys.of(p, "dead"), entry)))
+
+    def _in_range(self, partition: int, letter: str) -> None:
+        if partition >= self._store.keys.partitions:
+            raise UsageError(f"{letter!r} is not the id of a dead letter")
+
+    async def forfeit(self) -> int:
+        """End the leases of dead processes; only for a process that knows it is alone."""
+        ended = 0
+        for p in range(self._store.keys.partitions):
+            for kind in ("due", "outbox"):
+                start = 0
+                while names := await self._store.control(
+                    None, (), ("ZRANGE", self._store.keys.of(p, kind), start, start + 499)
+                ):
+                    threads = [name.decode() for name in names]
+                    pairs = [key for t in threads for key in self._store.keys.some(p, t, ("lease", "run"))]
+                    argv = [*self._store.opening(), *threads]
+                    ended += await self._store.control(scripts.FORFEIT, [*self._store.keys.shared(p), *pairs], argv)
+                    start += 500
+        return ended
+
+
+def _split(letter: str) -> tuple[int, str]:
+    partition, slash, entry = letter.partition("/")
+    if not slash or not partition.isdigit() or not entry.replace("-", "", 1).isdigit():
+        raise UsageError(f"{letter!r} is not the id of a dead letter (like '0/1732371234567-0')")
+    return int(partition), entry

@@ -1,0 +1,198 @@
+"""What operators read: counts, a page of threads, dead letters, and one sentence on why nothing is happening.
+
+Pure: fields in, values out. The reasons are the rows of the state table of docs/life-of-a-message.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ._messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why is (nothing) happening in a thread.
+
+    Attributes:
+        thread: the conversation.
+        state: idle, waiting, running, retrying, delivering, undelivered, parked or unindexed.
+        reason: one sentence.
+        waiting: messages in no batch yet.
+        in_batch: messages of the pinned batch.
+        attempt: started Runs of the pinned batch, or tries of the reply.
+        owner: who holds the lease (a process id of ours), or "".
+        wake: seconds until somebody must look at it (negative: overdue), or None.
+    """
+
+    thread: str
+    state: str
+    reason: str
+    waiting: int
+    in_batch: int
+    attempt: int
+    owner: str
+    wake: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """A thread in a page of an index: due, outbox or parked, and its moment (server time, seconds since 1970)."""
+
+    thread: str
+    state: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterInfo:
+    """A batch or reply that failed for good.
+
+    Attributes:
+        id: for redrive and discard.
+        kind: "batch" or "reply".
+        thread: the conversation.
+        batch_id: the batch.
+        reason: why, in one sentence.
+        attempts: how often it was tried.
+        messages: of a batch; content is in them, not in their repr.
+    """
+
+    id: str
+    kind: str
+    thread: str
+    batch_id: str
+    reason: str
+    attempts: int
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts kept by the scripts, over all partitions.
+
+    Attributes:
+        messages: stored and not yet acknowledged.
+        due: threads that wait, run or retry.
+        undelivered: threads with a reply on its way or waiting to be delivered.
+        parked: paused threads with something to do.
+        in_hand: threads with a pinned batch or an undelivered reply.
+        dead: dead letters.
+        received: messages ever stored.
+        duplicates: submits ever recognised as duplicates.
+        batches: batches ever committed.
+        delivered: replies ever delivered.
+        oldest_overdue: seconds since the most overdue thread should have been looked at; 0 if none is.
+        paused: the whole namespace is paused.
+    """
+
+    messages: int = 0
+    due: int = 0
+    undelivered: int = 0
+    parked: int = 0
+    in_hand: int = 0
+    dead: int = 0
+    received: int = 0
+    duplicates: int = 0
+    batches: int = 0
+    delivered: int = 0
+    oldest_overdue: float = 0.0
+    paused: bool = False
+
+    @staticmethod
+    def add(total: dict[str, float], fields: Mapping[str, str]) -> None:
+        """Add a partition's fields to *total*."""
+        now = float(fields["now"])
+        heads = [float(fields[name]) for name in ("due_head", "outbox_head") if fields[name]]
+        late = max([0.0, *(now - head for head in heads)]) / 1000
+        total["late"] = max(total.get("late", 0.0), late)
+        total["halted"] = max(total.get("halted", 0.0), float(fields["halted"]))
+        for name, value in fields.items():
+            if name not in ("now", "halted", "due_head", "outbox_head"):
+                total[name] = total.get(name, 0.0) + float(value)
+
+    @classmethod
+    def of(cls, total: Mapping[str, float]) -> Stats:
+        """From summed fields."""
+
+        def whole(name: str) -> int:
+            return max(0, int(total.get(name, 0)))
+
+        return cls(
+            messages=whole("messages"), due=whole("due"), undelivered=whole("outbox"), parked=whole("parked"),
+            in_hand=whole("runs"), dead=whole("letters"), received=whole("received"), duplicates=whole("duplicates"),
+            batches=whole("batches"), delivered=whole("delivered"), oldest_overdue=total.get("late", 0.0),
+            paused=bool(total.get("halted", 0)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Readiness of this process.
+
+    Attributes:
+        ready: the server answers and the polling loops are alive.
+        reason: one sentence if not ready, else "".
+        last_poll: seconds since the slowest loop's last successful poll; None if this process does not poll.
+        running: turns in this process.
+        free: free slots of ``concurrency``.
+        intake: messages of this process that wait to be stored.
+    """
+
+    ready: bool
+    reason: str
+    last_poll: float | None
+    running: int
+    free: int
+    intake: int
+
+
+def explain(thread: str, f: Mapping[str, str]) -> Explanation:
+    """The state of a thread and one sentence, from the fields of the look script."""
+    now = float(f["now"])
+    score = next((float(f[name]) for name in ("due", "outbox", "parked") if f[name]), None)
+    in_batch = int(f.get("run.n", 0)) if "run.first" in f else 0
+    reply = "run.tries" in f and "run.first" not in f
+    state, reason = _reason(f, now, score, reply=reply)
+    return Explanation(
+        thread=thread, state=state, reason=reason, waiting=max(0, int(f["length"]) - in_batch), in_batch=in_batch,
+        attempt=int(f.get("run.tries" if reply else "run.attempts", 0)), owner=f.get("lease.owner", "") if _live(f, now)
+        else "", wake=None if score is None else (score - now) / 1000,
+    )  # fmt: skip
+
+
+def _live(f: Mapping[str, str], now: float) -> bool:
+    deadline = float(f.get("lease.deadline", 0))
+    return "lease.token" in f and now < deadline <= now + float(f.get("lease.ttl", 0))
+
+
+def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: bool) -> tuple[str, str]:
+    left = 0.0 if score is None else (score - now) / 1000
+    if _live(f, now):
+        owner = f.get("lease.owner", "?")
+        if reply:
+            return "delivering", f"process {owner} is delivering the reply; its lease ends in {left:.1f} s"
+        return "running", f"process {owner} runs the batch (attempt {f.get('run.attempts', '0')}); lease {left:.1f} s"
+    if f["parked"]:
+        return "parked", "the thread is paused; resume it to go on"
+    if reply:
+        when = f"is tried again in {left:.1f} s" if left > 0 else "waits for a process with a deliver callback"
+        return "undelivered", f"the reply was not delivered ({f.get('run.tries')} tries so far); it {when}"
+    if "run.first" in f:
+        if left > 0:
+            return "retrying", f"the Run failed {f.get('run.attempts', '?')} time(s); it is tried again in {left:.1f} s"
+        return "retrying", _overdue(f, "the batch of a dead or failed Run", left)
+    if int(f["length"]) == 0:
+        return "idle", "no message waits"
+    if score is None:
+        return "unindexed", "messages wait but no index names the thread; any submit to it, or repair, heals this"
+    if left > 0:
+        return "waiting", f"the quiet window ends in {left:.1f} s"
+    return "waiting", _overdue(f, "what waits", left)
+
+
+def _overdue(f: Mapping[str, str], what: str, left: float) -> str:
+    if f.get("halted") == "1":
+        return "the whole namespace is paused; resume it to go on"
+    return f"{what} is due since {-left:.1f} s: every worker is busy, or no process with a runner is up"

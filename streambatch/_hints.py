@@ -1,0 +1,88 @@
+"""Hints from other processes: an index's head moved earlier, or an outcome somebody awaits is there.
+
+Polling is the truth; a hint only shortens a wait. So this loop may fail in every way: while its connection is gone the
+queue is at most a second late. It subscribes to one sharded channel per partition on one connection, reads without a
+time limit, and asks PING after half a minute of silence, because a half-open connection says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ._keys import Keys
+from ._retry import reconnect
+
+Heard = Callable[[int, str, str], None]
+
+
+class Hints:
+    """The subscription of one process.
+
+    Args:
+        client: whose pool gives the connection.
+        keys: the namespace; its hints channels.
+        heard: called with partition, word (due, outbox, reply) and argument.
+    """
+
+    SILENCE = 30.0
+
+    def __init__(self, client: Redis, keys: Keys, heard: Heard) -> None:
+        self._pool: Any = client.connection_pool
+        self._channels = {keys.of(p, "hints").encode(): p for p in range(keys.partitions)}
+        self._heard = heard
+        self.listening = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        tries = 0
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError):
+                self.listening.clear()
+                tries = 1 if tries > 8 else tries + 1
+                await asyncio.sleep(reconnect(tries + 4, random.random()))
+
+    async def _listen(self) -> None:
+        connection = await self._pool.get_connection()
+        try:
+            await connection.send_command("SSUBSCRIBE", *self._channels)
+            asked = False
+            while True:
+                try:
+                    answer = await connection.read_response(
+                        disable_decoding=True, timeout=self.SILENCE, disconnect_on_error=False, push_request=True
+                    )
+                except RedisTimeoutError:
+                    if asked:
+                        raise
+                    asked = True
+                    await connection.send_command("PING", check_health=False)
+                    continue
+                asked = False
+                self._take(answer)
+        finally:
+            self.listening.clear()
+            with anyio.CancelScope(shield=True), suppress(Exception):
+                try:
+                    await connection.disconnect(nowait=True)
+                finally:
+                    await self._pool.release(connection)
+
+    def _take(self, answer: Any) -> None:
+        if not isinstance(answer, list) or len(answer) != 3:
+            return
+        if answer[0] == b"ssubscribe":
+            self.listening.set()
+        elif answer[0] == b"smessage" and answer[1] in self._channels:
+            word, _, argument = answer[2].decode(errors="replace").partition(" ")
+            self._heard(self._channels[answer[1]], word, argument)

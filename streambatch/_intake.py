@@ -1,0 +1,281 @@
+"""Group commit of submits: user tasks never touch a socket.
+
+Theory of operation
+-------------------
+``put`` appends a message to the buffer of its partition and returns a future. One task per partition takes what
+gathered, capped by count and bytes, and sends it in one numbered script call; at most one call is under way, so
+messages are stored in the order in which they were submitted. An idle queue flushes at once; nobody waits for a timer.
+
+The server applies a numbered call once. When the outcome of a call is unknown the same call is sent again until there
+is an answer, even after its callers have been told OutcomeUnknown: only then may the next call go out. So a caller who
+submits again with the id on the error stands behind the answer, and ``_settled`` knows what became of the message.
+
+How a message can end: stored (queued, duplicate), NotAccepted (nothing was sent, or the server answered that it did
+nothing), OutcomeUnknown (it was sent, the answer did not come within submit_timeout), DurabilityUnknown (stored, but
+the asked replicas were not heard). A caller that is cancelled changes nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from ._retry import reconnect
+from ._scripts import Refused, Unreachable
+from ._settings import Replicas
+from ._store import Store
+from ._submit import Entry, Replicated, Stored, Submission
+from .errors import (
+    DurabilityUnknown,
+    NotAccepted,
+    OutcomeUnknown,
+    QueueClosed,
+    QueueFull,
+    ServerAway,
+    StoreError,
+    StreambatchError,
+)
+
+MOST_BYTES = 1024 * 1024
+MOST = 1_000
+KNOWN = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A message on its way, and who waits for it."""
+
+    entry: Entry
+    name: str
+    until: float
+    replicas: Replicas | None
+    done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def fail(self, error: StreambatchError) -> None:
+        """Tell the caller, if it is still there."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Intake:
+    """The buffers of all partitions of this process.
+
+    Args:
+        store: where messages go.
+        limit: messages that may wait; then QueueFull.
+    """
+
+    def __init__(self, store: Store, limit: int) -> None:
+        self._limit = limit
+        self.producer = uuid4().hex
+        self._made = 0
+        self.gates = [Gate(store, partition, self.producer) for partition in range(store.keys.partitions)]
+
+    def fresh_name(self) -> str:
+        """An id for a message that was given none: shown on errors, so that a retry is safe."""
+        self._made += 1
+        return f"~{self.producer[:12]}.{self._made:x}"
+
+    def put(self, partition: int, waiting: Waiting) -> asyncio.Future[Stored]:
+        """Queue a message for storing. Raises QueueFull, QueueClosed."""
+        if self._limit <= sum(gate.size for gate in self.gates):
+            raise QueueFull(f"{self._limit} messages of this process wait to be stored (intake_limit)")
+        self.gates[partition].put(waiting)
+        return waiting.done
+
+    async def drained(self) -> None:
+        """Return when nothing waits any more."""
+        for gate in self.gates:
+            await gate.idle.wait()
+
+
+class Gate:
+    """The buffer and the flusher of one partition."""
+
+    def __init__(self, store: Store, partition: int, producer: str) -> None:
+        self._store = store
+        self._partition = partition
+        self._producer = producer
+        self._wire = store.wire()
+        self._buffer: deque[Waiting] = deque()
+        self._flight: list[Waiting] = []
+        self._sent = False
+        self._number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self._refusal: StoreError | None = None
+        self._settled: OrderedDict[str, Stored] = OrderedDict()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def size(self) -> int:
+        """Messages that wait here."""
+        return len(self._buffer) + len(self._flight)
+
+    def put(self, waiting: Waiting) -> None:
+        """Append; the timer that ends the oldest's wait is armed once."""
+        if self._closed:
+            raise QueueClosed
+        self._buffer.append(waiting)
+        self._arrived.set()
+        self.idle.clear()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(waiting.until, self._expire)
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        try:
+            while True:
+                if not self._buffer:
+                    self.idle.set()
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                self._flight = self._next()
+                if self._flight:
+                    await self._flush()
+                self._flight = []
+        finally:
+            self._end()
+            await self._wire.close()
+
+    def _end(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiting in self._flight:
+            waiting.fail(self._unknown(waiting) if self._sent else QueueClosed())
+        for waiting in self._buffer:
+            waiting.fail(QueueClosed())
+        self._buffer.clear()
+        self._flight = []
+        self.idle.set()
+
+    def _next(self) -> list[Waiting]:
+        taken: list[Waiting] = []
+        size = 0
+        while self._buffer and len(taken) < MOST and size < MOST_BYTES:
+            waiting = self._buffer.popleft()
+            if waiting.done.done():
+                continue
+            known = self._settled.get(waiting.name)
+            if known is not None and waiting.replicas is None:
+                waiting.done.set_result(Stored("duplicate", known.entry))
+                continue
+            taken.append(waiting)
+            size += waiting.entry.size
+        return taken
+
+    async def _flush(self) -> None:
+        self._number += 1
+        self._sent = False
+        tries = 0
+        replicas = self._replicas(self._flight)
+        call = Submission(self._partition, self._producer, self._number, [w.entry for w in self._flight], replicas)
+        while self._sent or not all(waiting.done.done() for waiting in self._flight):
+            try:
+                answer, heard = await self._store.submit(self._wire, call, resend=self._sent)
+            except StreambatchError as error:
+                self._store.heard(error if isinstance(error, Unreachable) else None)
+                if self._failed(error):
+                    return
+                tries += 1
+                await asyncio.sleep(reconnect(tries, random.random()))
+            else:
+                self._store.heard(None)
+                self._refusal = None
+                self._answer(answer, heard)
+                await self._repair(answer)
+                return
+
+    def _failed(self, error: StreambatchError) -> bool:
+        """What a failed exchange means; True if the call is over."""
+        if isinstance(error, Unreachable):
+            self._sent = self._sent or error.sent
+            self._refusal = None
+            return False
+        if isinstance(error, Refused) and error.passing and (error.code != "OOM" or self._sent):
+            self._refusal = error
+            return False
+        if isinstance(error, Refused) and error.code == "OOM":
+            error = QueueFull("the server is at its maxmemory; nothing was stored")
+        for waiting in self._flight:
+            waiting.fail(self._unknown(waiting) if self._sent else error)
+        return True
+
+    def _answer(self, answer: list[Stored] | None, heard: Replicated) -> None:
+        if answer is None:  # the server lost the producer's number: it cannot tell any more
+            for waiting in self._flight:
+                waiting.fail(self._unknown(waiting))
+            return
+        for waiting, stored in zip(self._flight, answer, strict=True):
+            if waiting.done.done():
+                if stored.entry:
+                    self._remember(waiting.name, stored)
+            elif stored.refused:
+                waiting.fail(_refusal(stored.word, waiting.entry.thread))
+            elif waiting.replicas is not None and heard.count < waiting.replicas.count:
+                self._remember(waiting.name, stored)
+                waiting.fail(
+                    DurabilityUnknown(
+                        f"stored, but {heard.count} of {waiting.replicas.count} replicas confirmed it in time",
+                        message_id=waiting.name,
+                    )
+                )
+            else:
+                waiting.done.set_result(stored)
+
+    async def _repair(self, answer: list[Stored] | None) -> None:
+        for waiting, stored in zip(self._flight, answer or (), strict=False):
+            if stored.word == "x":
+                try:
+                    await self._store.repair(waiting.entry.thread)
+                except StreambatchError:
+                    return  # the next submit of this thread meets it again
+
+    def _remember(self, name: str, stored: Stored) -> None:
+        self._settled[name] = stored
+        while len(self._settled) > KNOWN:
+            self._settled.popitem(last=False)
+
+    def _expire(self) -> None:
+        """End the waits that are over; nothing that is under way is touched."""
+        now = asyncio.get_running_loop().time()
+        while self._buffer and self._buffer[0].until <= now:
+            self._buffer.popleft().fail(self._away())
+        for waiting in self._flight:
+            if waiting.until <= now:
+                waiting.fail(self._unknown(waiting) if self._sent else self._away())
+        rest = [w.until for w in self._flight if not w.done.done()] + [w.until for w in list(self._buffer)[:1]]
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(min(rest), self._expire) if rest else None
+
+    def _away(self) -> NotAccepted:
+        if self._refusal is not None:
+            return ServerAway(f"{self._refusal}; nothing was stored")
+        return ServerAway()
+
+    @staticmethod
+    def _unknown(waiting: Waiting) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"the message {waiting.name!r} was sent but the server's answer never came; it may be stored",
+            message_id=waiting.name,
+        )
+
+    @staticmethod
+    def _replicas(flight: Sequence[Waiting]) -> Replicas | None:
+        asked = [waiting.replicas for waiting in flight if waiting.replicas is not None]
+        return max(asked, key=lambda r: (r.count, r.timeout)) if asked else None
+
+
+def _refusal(word: str, thread: str) -> NotAccepted:
+    if word == "n":
+        return QueueFull(f"thread {thread!r} has max_pending messages waiting; nothing was stored")
+    if word == "b":
+        return QueueFull(f"thread {thread!r} has max_pending_bytes waiting; nothing was stored")
+    return NotAccepted(f"thread {thread!r} had a key of a foreign type; it is being repaired, nothing was stored")

@@ -1,0 +1,66 @@
+"""Every key, hash tag and channel of the data layout; nothing else spells one.
+
+``sb1:{<namespace>.<pp>}:<kind>[:<thread>]``: ``sb1`` is the layout, the hash tag comes first and holds the partition,
+never the thread id: ids with ``}`` or empty ones would break the slot. Everything a script touches is in one slot.
+One index more than the obvious: ``outbox`` is to deliverers what ``due`` is to runners. With one index for both, a
+process that only delivers would meet a page full of threads it may not take, and would never see its own.
+"""
+
+from __future__ import annotations
+
+import re
+from zlib import crc32
+
+from .errors import UsageError
+
+LAYOUT = "1"
+SHARED = ("meta", "due", "outbox", "parked", "paused", "tally", "epoch", "awaited", "hints", "dead")
+THREAD = ("stream", "window", "lease", "run", "last", "head", "log", "reply")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+class Keys:
+    """The keys of one namespace.
+
+    Args:
+        namespace: 1 to 64 of ``A-Z a-z 0-9 _ -``.
+        partitions: how many hash slots it is spread over.
+    """
+
+    def __init__(self, namespace: str, partitions: int) -> None:
+        if not _NAMESPACE.match(namespace):
+            raise UsageError(f"namespace={namespace!r} must be 1 to 64 letters, digits, '_' or '-'")
+        self.namespace = namespace
+        self.partitions = partitions
+        self._prefix = [f"sb1:{{{namespace}.{number:02d}}}:" for number in range(partitions)]
+        self._shared = [tuple(prefix + kind for kind in SHARED) for prefix in self._prefix]
+
+    def partition(self, thread: str) -> int:
+        """Which partition a thread lives in."""
+        return crc32(thread.encode()) % self.partitions if self.partitions > 1 else 0
+
+    def shared(self, partition: int) -> tuple[str, ...]:
+        """The keys of a partition, in the order of SHARED."""
+        return self._shared[partition]
+
+    def of(self, partition: int, kind: str) -> str:
+        """One key of a partition."""
+        return self._prefix[partition] + kind
+
+    def thread(self, partition: int, thread: str) -> tuple[str, ...]:
+        """The keys of a thread, in the order of THREAD."""
+        prefix = self._prefix[partition]
+        return tuple([f"{prefix}{kind}:{thread}" for kind in THREAD])
+
+    def some(self, partition: int, thread: str, kinds: tuple[str, ...]) -> list[str]:
+        """Some keys of a thread."""
+        prefix = self._prefix[partition]
+        return [f"{prefix}{kind}:{thread}" for kind in kinds]
+
+    def seen(self, partition: int, thread: str, message_id: str) -> str:
+        """Where a message id is remembered; length-prefixed: ("a:b", "c") is not ("a", "b:c")."""
+        return f"{self._prefix[partition]}seen:{len(thread)}:{thread}:{message_id}"
+
+    def producer(self, partition: int, uuid: str) -> str:
+        """Where a process' last applied call is remembered."""
+        return f"{self._prefix[partition]}producer:{uuid}"

@@ -1,0 +1,155 @@
+"""Group commit for a worker's verbs: one exchange in flight, everything that gathered meanwhile in the next.
+
+Theory of operation
+-------------------
+A turn asks for ``start``, ``settle``, ``delivered`` … of one thread and awaits the answer. It never touches a socket:
+the request is put into the lane of its partition, and the lane's one task sends all that is there, grouped by verb,
+one script call a verb, all in one exchange. An idle lane sends at once; a busy one batches by itself, nobody waits for
+a timer.
+
+Requests are idempotent (operation ids, tokens), so when the server does not answer the lane sends the same requests
+again, until each one's own deadline; then its caller gets the StoreError. A cancelled caller changes nothing: what was
+sent was sent, and the fence decides what it means. One refused call (an ACL, a foreign key type of a shared key) fails
+only the requests it carried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._retry import reconnect
+from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
+from .errors import StoreError
+
+Row = list[Any]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One thread's share of a script call, and who waits for its row."""
+
+    script: Script
+    keys: Sequence[str]
+    argv: Sequence[Arg]
+    until: float
+    answer: asyncio.Future[Row] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Lane:
+    """The worker verbs of one partition.
+
+    Args:
+        wire: its connection.
+        head: gives the keys and arguments that stand before the threads' in a call of a script.
+        away: told of every failed exchange (an error) and of the first good one after it (None).
+    """
+
+    MOST = 512
+
+    def __init__(
+        self,
+        wire: Wire,
+        head: Callable[[Script], tuple[Sequence[str], Sequence[Arg]]],
+        away: Callable[[StoreError | None], None],
+    ) -> None:
+        self._wire = wire
+        self._head = head
+        self._away = away
+        self._waiting: deque[Request] = deque()
+        self._arrived = asyncio.Event()
+        self._tries = 0
+
+    def put(self, request: Request) -> asyncio.Future[Row]:
+        """Send *request* with the next exchange."""
+        self._waiting.append(request)
+        self._arrived.set()
+        return request.answer
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        try:
+            while True:
+                if not self._waiting:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.MOST))]
+                batch = [request for request in batch if not request.answer.done()]
+                if batch:
+                    await self._flush(batch)
+        finally:
+            await self._wire.close()
+            self.fail(StoreError("the queue is closed"))
+
+    def fail(self, error: StoreError) -> None:
+        """Answer everything that still waits with *error*."""
+        while self._waiting:
+            answer = self._waiting.popleft().answer
+            if not answer.done():
+                answer.set_exception(error)
+
+    async def _flush(self, batch: list[Request]) -> None:
+        groups: dict[str, list[Request]] = {}
+        for request in batch:
+            groups.setdefault(request.script.name, []).append(request)
+        order = list(groups.values())
+        try:
+            answers = await self._wire.exchange([self._call(group) for group in order])
+        except StoreError as error:
+            await self._again(batch, error)
+            return
+        except BaseException:
+            for request in batch:
+                request.answer.cancel()
+            raise
+        passing: list[Request] = []
+        for group, answer in zip(order, answers, strict=True):
+            if isinstance(answer, Refused) and answer.passing:
+                passing += group
+                self._away(answer)
+            elif isinstance(answer, Exception):
+                _fail(group, answer)
+            else:
+                _tell(group, answer)
+        if passing:
+            await self._again(passing, StoreError("the server refuses for now"))
+        else:
+            self._tries = 0
+            self._away(None)
+
+    async def _again(self, batch: list[Request], error: StoreError) -> None:
+        if isinstance(error, Refused) and not error.passing:
+            _fail(batch, error)
+            return
+        if isinstance(error, Unreachable):
+            self._away(error)
+        now = asyncio.get_running_loop().time()
+        late = [request for request in batch if request.until <= now]
+        _fail(late, error)
+        self._waiting.extendleft(reversed([request for request in batch if request.until > now]))
+        self._tries += 1
+        await asyncio.sleep(reconnect(self._tries, random.random()))
+
+    def _call(self, group: list[Request]) -> Call:
+        keys, argv = self._head(group[0].script)
+        all_keys, all_argv = list(keys), list(argv)
+        for request in group:
+            all_keys += request.keys
+            all_argv += request.argv
+        return Call(group[0].script, all_keys, all_argv)
+
+
+def _fail(group: list[Request], error: Exception) -> None:
+    for request in group:
+        if not request.answer.done():
+            request.answer.set_exception(error)
+
+
+def _tell(group: list[Request], rows: list[Any]) -> None:
+    for request, row in zip(group, rows, strict=True):
+        if not request.answer.done():
+            request.answer.set_result(row if isinstance(row, list) else [row])

@@ -1,0 +1,190 @@
+"""What the scripts answer, as values: the one place where their rows become ours.
+
+Bytes of messages are decoded only when a turn asks for its batch (``Work.read``): one damaged message must fail its
+own Run, and end as its own dead letter, not the claim of a hundred threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ._lane import Row
+from ._lease import Lease
+from ._messages import Batch, Json, Message, Reply, batch_id, decode_message, decode_reply, from_json
+from ._ports import Codec
+from .errors import DeadLettered, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What decoding needs to know: the namespace (for batch ids) and the codec."""
+
+    namespace: str
+    codec: Codec
+
+    def decode(self, data: bytes, kind: str, thread: str, name: str = "") -> bytes:
+        """Stored bytes of *thread* back to ours; a failing codec is a StoreError without content."""
+        try:
+            return self.codec.decode(data, context(kind, thread, name))
+        except Exception as error:
+            raise StoreError(f"the codec cannot read a {kind} of thread {thread!r}: {type(error).__name__}") from None
+
+
+def context(kind: str, thread: str, name: str = "") -> bytes:
+    """What bytes belong to: authenticated by an encrypting codec, so that nobody can move them elsewhere."""
+    return f"{kind}\0{thread}\0{name}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A claimed batch, as it came from the server."""
+
+    lease: Lease
+    attempted: float
+    left: float
+    first: str
+    revision: int
+    attempts: int
+    checkpoint: bytes | None
+    kind: str
+    state: bytes
+    turns: tuple[bytes, ...]
+    entries: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """How many messages it has."""
+        return len(self.entries) // 4
+
+    def id(self, setting: Setting) -> str:
+        """The batch id."""
+        return batch_id(setting.namespace, self.lease.thread, self.first, self.revision)
+
+    def read(self, setting: Setting, attempt: int) -> Batch:
+        """The batch; raises StoreError if something stored is damaged."""
+        thread = self.lease.thread
+        state: Json = from_json(setting.decode(self.state, "state", thread), "state") if self.state else None
+        return Batch(
+            thread=thread,
+            id=self.id(setting),
+            messages=messages_of(setting, thread, self.entries),
+            attempt=attempt,
+            state=state,
+            history=tuple(from_json(setting.decode(turn, "turn", thread), "history") for turn in self.turns),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A claimed reply, to be delivered."""
+
+    lease: Lease
+    attempted: float
+    left: float
+    tries: int
+    sequence: int
+    data: bytes
+
+    def read(self, setting: Setting) -> Reply:
+        """The reply; raises StoreError if it is damaged."""
+        thread = self.lease.thread
+        return decode_reply(setting.decode(self.data, "reply", thread), thread, self.sequence, self.lease.fence)
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """Why a thread was not claimed: held, later, idle, parked, halted, other, broken."""
+
+    thread: str
+    word: str
+    detail: str = ""
+
+
+Claimed = Work | Handover | NotNow
+
+
+def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
+    """A row of claim, or the tail of one of settle or delivered, as a value."""
+    word = row[0].decode()
+    if word not in ("batch", "reply"):
+        detail = row[1] if len(row) > 1 else ""
+        return NotNow(lease.thread, word, detail.decode() if isinstance(detail, bytes) else str(detail))
+    held = replace(lease, token=row[1].decode(), fence=int(row[2]))
+    left = int(row[3]) / 1000
+    if word == "reply":
+        return Handover(held, attempted, left, int(row[4]), int(row[5]), row[7])
+    turns = 12 + int(row[11])
+    return Work(
+        lease=held,
+        attempted=attempted,
+        left=left,
+        first=row[4].decode(),
+        revision=int(row[5]),
+        attempts=int(row[6]),
+        checkpoint=row[8] if row[7] == b"1" else None,
+        kind=row[9].decode(),
+        state=row[10],
+        turns=tuple(row[12:turns]),
+        entries=tuple(row[turns:]),
+    )
+
+
+def messages_of(setting: Setting, thread: str, entries: tuple[bytes, ...]) -> tuple[Message, ...]:
+    """Entry id, message id, author, bytes, again and again, as messages."""
+    found: list[Message] = []
+    for i in range(0, len(entries), 4):
+        entry, name, author = entries[i].decode(), entries[i + 1].decode(), entries[i + 2].decode()
+        data = setting.decode(entries[i + 3], "message", thread, name)
+        found.append(decode_message(data, entry, name or entry, author))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Who is due: server time (ms), the next moment (ms or None), ok | halted | new, and the threads."""
+
+    now: int
+    next: int | None
+    state: str
+    ready: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, row: Row) -> Peek:
+        """From the answer of peek; a thread that is due and odd at once is named once."""
+        pairs = {row[i + 1].decode(): row[i].decode() for i in range(3, len(row), 2)}
+        following = None if int(row[1]) < 0 else int(row[1])
+        return cls(int(row[0]), following, row[2].decode(), tuple((v, k) for k, v in pairs.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message: waiting, gone, answered, none or dead."""
+
+    kind: str
+    reply: Reply | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, row: Row, thread: str, entry: str, setting: Setting) -> Outcome:
+        """From the answer of await."""
+        kind = row[0].decode()
+        if kind in ("waiting", "gone"):
+            return cls(kind)
+        if order(row[1].decode()) > order(entry):
+            return cls("gone")
+        if kind == "answered":
+            data = setting.decode(row[4], "reply", thread)
+            return cls(kind, decode_reply(data, thread, int(row[2]), int(row[3])))
+        return cls(kind, None, row[4].decode() if kind == "dead" else "")
+
+    def value(self) -> Reply | None:
+        """The reply, None if the runner answered nothing, or DeadLettered."""
+        if self.kind == "dead":
+            raise DeadLettered(reason=self.reason)
+        return self.reply
+
+
+def order(entry: str) -> tuple[int, int]:
+    """Entry ids compare by number, not by text."""
+    ms, _, seq = entry.partition("-")
+    return int(ms), int(seq or 0)

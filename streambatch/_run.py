@@ -1,0 +1,97 @@
+"""Run: what a runner may do besides returning an answer; and how a plain function becomes a runner."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from ._events import Emit, Preview
+from ._messages import Answer, Batch, Message, batch_id
+from ._ports import Answered, Run, Runner
+from ._rows import Work
+from ._store import Store
+from .errors import UsageError
+
+
+class LiveRun:
+    """The effects of one Run, fenced by its lease; the Run protocol says what each promises."""
+
+    def __init__(self, store: Store, work: Work, batch: Batch, emit: Emit) -> None:
+        self._store = store
+        self._work = work
+        self._emit = emit
+        self._takes = 0
+        self.batch = batch
+        data = work.checkpoint
+        self.data = None if data is None else store.setting.decode(data, "checkpoint", batch.thread)
+
+    @property
+    def fence(self) -> int:
+        """A number that only grows per thread."""
+        return self._work.lease.fence
+
+    async def checkpoint(self, data: bytes) -> None:
+        """Store *data* for whoever replays this batch."""
+        await self._store.checkpoint(self._work.lease, data)
+
+    async def more(self) -> tuple[Message, ...]:
+        """Messages that arrived meanwhile join the batch."""
+        self._takes += 1
+        revision, found = await self._store.more(self._work.lease, self._takes)
+        if found:
+            name = batch_id(self._store.keys.namespace, self.batch.thread, self._work.first, revision)
+            self.batch = replace(self.batch, id=name, messages=self.batch.messages + found)
+        return found
+
+    def emit(self, data: object) -> None:
+        """Show a preview to the listeners."""
+        self._emit(Preview(self.batch.thread, self.batch.id, data))
+
+
+class FunctionRunner:
+    """A plain ``async def answer(batch)`` or ``async def answer(batch, run)`` as a runner."""
+
+    kind = ""
+
+    def __init__(self, function: Callable[..., Awaitable[Answered]]) -> None:
+        call = function if inspect.iscoroutinefunction(function) else getattr(function, "__call__", None)  # noqa: B004
+        if not inspect.iscoroutinefunction(call):
+            raise UsageError("runner= is an async function (batch) or (batch, run), or an object with an async run()")
+        try:
+            inspect.signature(function).bind(None, None)
+        except TypeError:
+            self._takes_run = False
+            try:
+                inspect.signature(function).bind(None)
+            except TypeError:
+                raise UsageError("a runner function takes one argument (batch) or two (batch, run)") from None
+        else:
+            self._takes_run = True
+        self._function = function
+
+    async def run(self, batch: Batch, run: Run) -> Answered:
+        """Call the function."""
+        return await (self._function(batch, run) if self._takes_run else self._function(batch))
+
+
+def runner_of(value: object) -> Runner:
+    """A runner from what the user gave."""
+    run: Any = getattr(value, "run", None)
+    if inspect.iscoroutinefunction(run) and not inspect.isclass(value):
+        return cast("Runner", value)
+    if not callable(value):
+        raise UsageError(f"runner= is an async function or an object with an async run(), not {type(value).__name__}")
+    return FunctionRunner(value)
+
+
+def answer_of(value: object) -> Answer:
+    """An Answer from what a runner returned."""
+    if value is None:
+        return Answer()
+    if isinstance(value, str):
+        return Answer(value)
+    if isinstance(value, Answer):
+        return value
+    raise UsageError(f"a runner returns an Answer, a str or None, not {type(value).__name__}")

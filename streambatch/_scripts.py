@@ -1,0 +1,264 @@
+"""Typed stubs of lua/<verb>.lua, and the connection that carries their calls.
+
+Theory of operation
+-------------------
+A script is a file. Lines ``-- uses: _open _window`` name the shared parts that are put before its body; its shebang
+line stays first. Each stub states the names behind KEYS and ARGV; at import they are compared with the
+``local … = unpack(KEYS|ARGV, …)`` lines of the file, so a swapped argument fails before anything runs.
+
+``Wire`` holds one connection of the client's pool and does one exchange at a time: all commands out, all replies in.
+That is what group commit needs, and it tells the two failures apart that a command call of the client mixes up:
+nothing was sent (``Unreachable.sent`` False), or the outcome is unknown (True). It never re-sends by itself: the
+client's own default re-sends a command up to 11 times, and whether that is harmless is the caller's knowledge.
+A cancelled or failed exchange closes the connection, because an answer may still be under way on it.
+
+============ ====================================================================================== ==========
+script       what one call does (KEYS, ARGV, answers and what a re-send gets: the head of each file) complexity
+============ ====================================================================================== ==========
+submit       store messages of many threads                                                         messages
+peek         who is due, when is the next                                                           log N + page
+claim        take due threads and pin their batches                                                 messages
+renew        extend leases                                                                          threads
+start        count started attempts                                                                 threads
+checkpoint   keep a runner's bytes                                                                  1
+more         let what arrived meanwhile join the batch                                              messages
+settle       acknowledge, commit state, history, outcome and reply                                  batch
+delivered    a reply was handed over; what is next                                                  1
+undelivered  it was not; later or dead                                                              1
+release      give a batch or reply back                                                             1
+bury         a batch becomes a dead letter                                                          batch
+touch        typing, run_now                                                                        log N
+pause        park and unpark                                                                        log N
+redrive      a dead letter goes back                                                                messages
+repair       put a thread's keys in order                                                           log N
+await        the outcome of a message                                                               log N
+look, stats  read for people                                                                        1
+attach       a process joins                                                                        1
+forfeit      end dead leases when alone                                                             threads
+============ ====================================================================================== ==========
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+import anyio
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004
+)
+
+from ._keys import SHARED, THREAD
+from .errors import StoreError, UsageError
+
+Arg = str | bytes | int | float
+_UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.M)
+_OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
+_TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
+
+
+class Unreachable(StoreError):
+    """The server does not answer."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Refused(StoreError):
+    """The server answered with an error; the call did nothing.
+
+    Attributes:
+        code: the first word of the server's error.
+        passing: whether the same call may succeed later (loading, full, busy, fail-over).
+    """
+
+    PASSING = frozenset("LOADING BUSY OOM READONLY MISCONF NOREPLICAS MASTERDOWN CLUSTERDOWN TRYAGAIN MOVED ASK".split())
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.passing = code in self.PASSING
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb: its text, its hash, and the names of its parameters in order of appearance."""
+
+    name: str
+    text: str
+    sha: str
+
+    @classmethod
+    def load(cls, name: str, *parameters: str) -> Script:
+        """Read lua/<name>.lua with the parts it uses, and check its parameters against the stub."""
+        folder = files(__package__ or "streambatch") / "lua"
+        source = (folder / f"{name}.lua").read_text(encoding="utf-8")
+        shebang, body = source.split("\n", 1)
+        uses = re.search(r"^-- uses: (.+)$", body, re.M)
+        parts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in (uses.group(1).split() if uses else ())]
+        stub = [tuple(line.split()) for line in parameters]
+        found = [tuple(match.group(1).split(", ")) for match in _UNPACK.finditer(body)]
+        if found != stub:
+            raise ImportError(f"lua/{name}.lua unpacks {found}, its stub says {stub}")
+        if uses:
+            opened = [tuple(m.group(1).split(", ")) for part in parts for m in _UNPACK.finditer(part)]
+            wanted = [SHARED, _OPEN] + ([_TURN, THREAD] if "_turn" in uses.group(1) else [])
+            if opened != wanted:
+                raise ImportError(f"the parts of lua/{name}.lua unpack {opened}, the stubs say {wanted}")
+        text = "\n".join((shebang, *parts, body))
+        return cls(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+SUBMIT = Script.load(
+    "submit",
+    "producer",
+    "number resend producer_ttl max_pending max_bytes",
+    "stream window run last",
+    "mid memory author size wait quiet m",
+)
+PEEK = Script.load("peek", "meta due outbox", "now partitions horizon runs hands limit")
+CLAIM = Script.load("claim", "thread claim nonce")
+RENEW = Script.load("renew", "due outbox", "now", "thread token ttl")
+START = Script.load("start", "lease run", "token")
+CHECKPOINT = Script.load("checkpoint", "lease run", "token data")
+MORE = Script.load("more", "thread token op")
+SETTLE = Script.load("settle", "thread token op kind reply batch hkind stateful state forget claim nonce turns")
+DELIVERED = Script.load("delivered", "thread token op claim nonce")
+UNDELIVERED = Script.load("undelivered", "thread token op delay counted limit reason")
+RELEASE = Script.load("release", "thread token op delay give")
+BURY = Script.load("bury", "thread token op batch reason")
+TOUCH = Script.load("touch", "stream window run", "thread quiet")
+PAUSE = Script.load("pause", "run lease", "thread on")
+REDRIVE = Script.load("redrive", "producer stream window run last", "number resend producer_ttl id wait")
+REPAIR = Script.load("repair", "stream window lease run", "thread")
+AWAIT = Script.load("await", "awaited reply stream", "now thread entry interest")
+LOOK = Script.load(
+    "look", "meta due outbox parked paused stream window lease run last head", "now thread"
+)
+STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
+ATTACH = Script.load("attach", "producer", "hands producer_ttl")
+PROBE = Script.load("probe", "stream hash zset set list string hints")
+FORFEIT = Script.load("forfeit", "lease run", "thread")
+
+Command = tuple[Arg, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One script call, or with script None a plain command in *argv*."""
+
+    script: Script | None
+    keys: Sequence[str]
+    argv: Sequence[Arg]
+
+    def command(self, *, text: bool = False) -> Command:
+        """What goes over the wire; with *text* the whole script, for a server that does not know it yet."""
+        if self.script is None:
+            return tuple(self.argv)
+        how = ("EVAL", self.script.text) if text else ("EVALSHA", self.script.sha)
+        return (*how, len(self.keys), *self.keys, *self.argv)
+
+
+class Wire:
+    """One connection of *client*, one exchange at a time; see the theory of operation above."""
+
+    def __init__(self, client: Redis) -> None:
+        self._pool: Any = client.connection_pool
+        self._held: Any = None
+
+    async def exchange(self, calls: Sequence[Call]) -> list[Any]:
+        """Send all calls, return all answers in order; an answer may be a Refused. Raises Unreachable."""
+        answers = await self._exchange([call.command() for call in calls])
+        missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            again = await self._exchange([calls[i].command(text=True) for i in missing])
+            for i, answer in zip(missing, again, strict=True):
+                answers[i] = answer
+        return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+    async def call(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
+        """One call; raises Refused instead of returning it."""
+        answer = (await self.exchange([Call(script, keys, argv)]))[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        sent = done = False
+        try:
+            if self._held is not None and _ended(self._held):
+                await self.close()
+            if self._held is None:
+                self._held = await self._pool.get_connection()
+            sent = True
+            await self._held.send_packed_command(self._held.pack_commands(commands), check_health=False)
+            answers = [await self._answer() for _ in commands]
+            done = True
+        except (AuthenticationError, NoPermissionError) as error:
+            raise _ours(error) from None
+        except (ConnectionError, TimeoutError, OSError) as error:
+            raise Unreachable(f"the server does not answer: {_plain(error)}", sent=sent) from None
+        except RedisError as error:  # a greeting refused while connecting: LOADING, MISCONF, too many clients
+            raise _ours(error) from None
+        finally:
+            if not done:
+                await self.close()
+        return answers
+
+    async def _answer(self) -> Any:
+        try:
+            return await self._held.read_response(disable_decoding=True)
+        except (ResponseError, BusyLoadingError) as error:
+            return error
+
+    async def close(self) -> None:
+        """Close the connection and give its place in the pool back; the next exchange opens another."""
+        held, self._held = self._held, None
+        if held is not None:
+            with anyio.CancelScope(shield=True), suppress(Exception):
+                try:
+                    await held.disconnect(nowait=True)
+                finally:
+                    await self._pool.release(held)
+
+
+def _ended(connection: Any) -> bool:
+    """Whether the server has closed this idle connection: then nothing must be sent on it (it would be "unknown")."""
+    reader = getattr(connection, "_reader", None)
+    return reader is None or reader.at_eof()
+
+
+def _plain(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def _ours(error: Exception) -> StoreError | UsageError:
+    if isinstance(error, StoreError | UsageError):
+        return error
+    text = str(error)
+    code = text.split(" ", 1)[0]
+    if code == "SBREFUSED":
+        _, layout, partitions = text.split(" ", 2)
+        if layout != "1":
+            return UsageError(f"the data has layout {layout}, this version reads layout 1: use a newer streambatch")
+        return UsageError(f"this namespace has partitions={partitions}; every process must use that number")
+    if isinstance(error, NoPermissionError) or code == "NOPERM":
+        return Refused(f"the server's ACL refuses a command: {text[:200]}", "NOPERM")
+    names = {"ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM", "BusyLoadingError": "LOADING",
+             "MasterDownError": "MASTERDOWN", "TryAgainError": "TRYAGAIN"}
+    code = names.get(type(error).__name__, code)
+    return Refused(f"the server refused: {code} {text[:200]}" if code not in text else f"the server refused: {text[:200]}", code)

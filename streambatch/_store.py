@@ -1,0 +1,275 @@
+"""The domain verbs over the scripts: nothing above this file sees bytes of the wire or an error of the client.
+
+Theory of operation
+-------------------
+Two kinds of verbs. Those of a turn (claim, start, settle, …) go through the lane of their partition and are sent
+again until they are answered or late: they are idempotent. The others are one call on the control connection and are
+sent again for a few seconds only.
+
+Operation ids come from the claim id: a claim has at most one settle, one delivered and so on, so ``<claim>s`` names the
+operation and a re-send is recognised even after the lease went to somebody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from . import _scripts as scripts
+from ._events import Emit, StoreAway, StoreBack
+from ._keys import Keys
+from ._lane import Lane, Request, Row
+from ._lease import Lease
+from ._messages import Answer, Batch, Message, Reply, encode_reply, to_json
+from ._ports import Codec
+from ._retry import reconnect
+from ._rows import Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
+from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
+from ._settings import Settings
+from ._submit import Replicated, Stored, Submission
+from .errors import LeaseLost, StoreError
+
+PRODUCER_TTL = 86_400_000
+_NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "more")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+class Store:
+    """A namespace in the server.
+
+    Args:
+        client: an open client of redis-py.
+        keys: the namespace's keys.
+        settings: as given to the queue.
+        codec: for every stored byte of content.
+        emit: where StoreAway and StoreBack go.
+        runs: this process has a runner.
+        hands: this process delivers.
+        history: the runner keeps its history here, so a claim brings it along.
+    """
+
+    def __init__(
+        self, client: Redis, keys: Keys, settings: Settings, codec: Codec, emit: Emit, *,
+        runs: bool = False, hands: bool = False, history: bool = False,
+    ) -> None:
+        self.keys = keys
+        self.settings = settings
+        self.setting = Setting(keys.namespace, codec)
+        self.runs, self.hands, self.history = runs, hands, history
+        self.owner = uuid4().hex[:16]
+        self.clock = ""
+        self._client = client
+        self._emit = emit
+        self._claims = 0
+        self._since: float | None = None
+        self._control = Wire(client)
+        self._lock = asyncio.Lock()
+        self.lanes = [Lane(Wire(client), self._head_of(p), self.heard) for p in range(keys.partitions)]
+
+    def wire(self) -> Wire:
+        """A connection of its own for a loop; it closes it."""
+        return Wire(self._client)
+
+    @property
+    def away(self) -> bool:
+        """Whether the last that was heard of the server is that it does not answer."""
+        return self._since is not None
+
+    def heard(self, error: StoreError | None) -> None:
+        """The server was (not) heard: StoreAway once, StoreBack once."""
+        now = asyncio.get_running_loop().time()
+        if error is not None and self._since is None:
+            self._since = now
+            self._emit(StoreAway(str(error)))
+        elif error is None and self._since is not None:
+            away, self._since = now - self._since, None
+            self._emit(StoreBack(away))
+
+    def opening(self) -> list[Arg]:
+        """The arguments every state-changing script opens with."""
+        s = self.settings
+        return [self.clock, self.keys.partitions, _ms(s.horizon), s.max_batch, s.max_batch_bytes]
+
+    def _head_of(self, partition: int) -> Any:
+        s, shared = self.settings, self.keys.shared(partition)
+        keep = _ms(max(s.dedup_window, s.reply_retention, 60))
+        turn: list[Arg] = [
+            self.owner, _ms(s.lease), int(self.runs), int(self.hands), int(s.split_authors), int(self.history), keep,
+            _ms(s.reply_retention), _ms(s.state_ttl), s.dead_limit,
+        ]  # fmt: skip
+
+        def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
+            if script.name in _NAMES:
+                return shared, [*self.opening(), *turn]
+            return (shared[1:3], [self.clock]) if script is scripts.RENEW else ((), ())
+
+        return head
+
+    # ── verbs of a turn ──
+
+    def next_claim(self) -> str:
+        """A fresh claim id; also the nonce of its token."""
+        self._claims += 1
+        return f"{self.owner}.{self._claims:x}"
+
+    async def _ask(self, script: Script, partition: int, keys: Sequence[str], *argv: Arg, wait: float) -> Row:
+        until = asyncio.get_running_loop().time() + wait
+        return await self.lanes[partition].put(Request(script, keys, argv, until))
+
+    async def _held(self, script: Script, lease: Lease, *argv: Arg, keys: Sequence[str] | None = None) -> Row:
+        row = await self._ask(script, lease.partition, keys or lease.keys, *argv, wait=2 * lease.ttl)
+        if row[0] == b"lost":
+            raise LeaseLost(f"the lease of thread {lease.thread!r} ended; another process may have it")
+        if row[0] == b"broken":
+            raise StoreError(f"thread {lease.thread!r} has a key of a foreign type: {row[1].decode()}")
+        return row
+
+    async def claim(self, partition: int, thread: str) -> Claimed:
+        """Take a due thread; NotNow says why not."""
+        now = asyncio.get_running_loop().time()
+        claim = self.next_claim()
+        lease = Lease(thread, partition, "", 0, self.settings.lease, self.keys.thread(partition, thread))
+        row = await self._ask(scripts.CLAIM, partition, lease.keys, thread, claim, claim, wait=self.settings.lease)
+        return claimed(row, lease, now)
+
+    async def start(self, lease: Lease) -> int:
+        """Count a started attempt; returns its number. Raises LeaseLost."""
+        row = await self._held(scripts.START, lease, lease.token, keys=lease.keys[2:4])
+        return int(row[1])
+
+    async def checkpoint(self, lease: Lease, data: bytes) -> None:
+        """Keep a runner's bytes. Raises LeaseLost."""
+        data = self.setting.codec.encode(data, context("checkpoint", lease.thread))
+        await self._held(scripts.CHECKPOINT, lease, lease.token, data, keys=lease.keys[2:4])
+
+    async def more(self, lease: Lease, number: int) -> tuple[int, tuple[Message, ...]]:
+        """What arrived meanwhile joins the batch: its new revision and the new messages. Raises LeaseLost."""
+        row = await self._held(scripts.MORE, lease, lease.thread, lease.token, f"{lease.token}m{number}")
+        return int(row[1]), messages_of(self.setting, lease.thread, tuple(row[2:]))
+
+    async def settle(self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool) -> tuple[str, Reply, Claimed | None]:
+        """Commit a Run: kept (deliver now), left (others deliver) or done, the reply, the next claim. Raises LeaseLost."""
+        last = batch.messages[-1]
+        reply = Reply(
+            id=batch.id, thread=batch.thread, batch_id=batch.id, message_ids=tuple(m.id for m in batch.messages),
+            text=answer.text, parts=answer.parts, metadata=last.metadata, usage=answer.usage, flags=answer.flags,
+            fence=lease.fence,
+        )  # fmt: skip
+        said = bool(answer.text or answer.parts)
+        now, claim = asyncio.get_running_loop().time(), self.next_claim() if go_on else ""
+        encode = self.setting.codec.encode
+        data = encode(encode_reply(reply), context("reply", lease.thread)) if said else b""
+        stateful = answer.state is not None
+        state = encode(to_json(answer.state, "Answer.state"), context("state", lease.thread)) if stateful else b""
+        turns = [encode(to_json(turn, "Answer.turns"), context("turn", lease.thread)) for turn in answer.turns]
+        row = await self._held(
+            scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}s", "answered" if said else "none", data,
+            batch.id, kind, int(stateful), state, answer.forget, claim, claim, len(turns), *turns,
+        )  # fmt: skip
+        return row[0].decode(), reply, self._next(row, lease, now)
+
+    async def delivered(self, lease: Lease, *, go_on: bool) -> Claimed | None:
+        """A reply was handed over; the thread's next batch, if it is due. Raises LeaseLost."""
+        now, claim = asyncio.get_running_loop().time(), self.next_claim() if go_on else ""
+        row = await self._held(
+            scripts.DELIVERED, lease, lease.thread, lease.token, f"{lease.token}d", claim, claim
+        )
+        return self._next(row, lease, now)
+
+    async def undelivered(self, lease: Lease, delay: float, reason: str, *, counted: bool, final: bool) -> tuple[str, int]:
+        """A reply could not be handed over: later, dead or full, and the tries so far. Raises LeaseLost."""
+        limit = 0 if final else self.settings.max_delivery_attempts
+        row = await self._held(
+            scripts.UNDELIVERED, lease, lease.thread, lease.token, f"{lease.token}u", _ms(delay), int(counted), limit,
+            reason,
+        )  # fmt: skip
+        return row[0].decode(), int(row[1])
+
+    async def release(self, lease: Lease, delay: float, *, give_back: bool) -> None:
+        """Give a batch or reply back. Raises LeaseLost."""
+        await self._held(
+            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", _ms(delay), int(give_back)
+        )
+
+    async def bury(self, lease: Lease, batch: str, reason: str) -> bool:
+        """A batch failed for good; False if the dead letters are full. Raises LeaseLost."""
+        row = await self._held(scripts.BURY, lease, lease.thread, lease.token, f"{lease.token}b", batch, reason)
+        return row[0] == b"dead"
+
+    async def renew(self, lease: Lease) -> bool:
+        """Extend a lease; False if it is lost."""
+        row = await self._ask(
+            scripts.RENEW, lease.partition, lease.keys[2:3], lease.thread, lease.token, _ms(lease.ttl), wait=lease.ttl
+        )
+        return row[0] == b"renewed"
+
+    def _next(self, row: Row, lease: Lease, now: float) -> Claimed | None:
+        found = claimed(row[1:], lease, now) if len(row) > 1 else None
+        return None if isinstance(found, NotNow) else found
+
+    # ── one call on the control connection ──
+
+    async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg], tries: int = 5) -> Any:
+        """One call, sent again a few times; only for what is harmless twice."""
+        async with self._lock:
+            for count in range(1, tries + 1):
+                try:
+                    answer = await self._control.call(script, keys, argv)
+                except (Unreachable, Refused) as error:
+                    if count == tries or (isinstance(error, Refused) and not error.passing):
+                        raise
+                    await asyncio.sleep(reconnect(count, random.random()))
+                else:
+                    return answer
+
+    async def peek(self, wire: Wire, partition: int, limit: int) -> Peek:
+        """Who is due."""
+        s = self.settings
+        argv = [self.clock, self.keys.partitions, _ms(s.horizon), int(self.runs), int(self.hands), limit]
+        return Peek.of(await wire.call(scripts.PEEK, self.keys.shared(partition)[:3], argv))
+
+    async def submit(self, wire: Wire, call: Submission, *, resend: bool) -> tuple[list[Stored] | None, Replicated]:
+        """One exchange of a numbered submit call; with replicas, WAIT on the same connection."""
+        keys, argv = call.pack(self.keys, self.settings, self.opening(), PRODUCER_TTL, resend=resend)
+        calls = [Call(scripts.SUBMIT, keys, argv)]
+        if call.replicas is not None:
+            calls.append(Call(None, (), ("WAIT", call.replicas.count, _ms(call.replicas.timeout))))
+        answers = await wire.exchange(calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return call.unpack(answers[0]), Replicated(answers[1] if call.replicas is not None else 0)
+
+    async def attach(self, partition: int, producer: str) -> None:
+        """Join a partition: layout and partitions checked, the role remembered. Raises UsageError on a mismatch."""
+        keys = [*self.keys.shared(partition), self.keys.producer(partition, producer)]
+        await self.control(scripts.ATTACH, keys, [*self.opening(), int(self.hands), PRODUCER_TTL])
+
+    async def outcome(self, thread: str, entry: str, interest: float) -> Outcome:
+        """What became of a message; a hint follows within *interest* seconds if it still waits."""
+        partition = self.keys.partition(thread)
+        keys = [self.keys.of(partition, "awaited"), *self.keys.some(partition, thread, ("reply", "stream"))]
+        row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, _ms(interest)])
+        return Outcome.of(row, thread, entry, self.setting)
+
+    async def repair(self, thread: str) -> str:
+        """Put a thread's keys in order; the kinds of keys that were foreign."""
+        partition = self.keys.partition(thread)
+        keys = [*self.keys.shared(partition), *self.keys.thread(partition, thread)]
+        found = await self.control(scripts.REPAIR, keys, [*self.opening(), thread])
+        return " ".join(kind.decode() for kind in found)
+
+    async def aclose(self) -> None:
+        """Close the control connection; lanes close their own."""
+        await self._control.close()
+
+
+__all__ = ["PRODUCER_TTL", "Handover", "NotNow", "Store", "Work"]

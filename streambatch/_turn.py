@@ -1,0 +1,225 @@
+"""One turn of a thread: lease → batch → Run → settle → deliver. The sentence of the library, as code.
+
+Theory of operation
+-------------------
+A turn starts with a claim and ends when the thread is out of this process' hands: settled and delivered, released,
+buried, or lost. It may go on with the thread's next batch when that one is due already, without a further round trip.
+
+What can end a Run, and what follows:
+
+==================== ======================================================================================
+returns              settle: acknowledge, state, history, outcome, reply in one step; then deliver
+Retry(after)         release for `after` seconds (count=False gives the attempt back)
+DeadLetter(reason)   bury: the batch becomes a dead letter, the thread goes on
+any other exception  release with back-off; after max_attempts bury
+run_timeout          the same as an exception
+lease lost           nothing: somebody else has the thread, and a write would change nothing anyway (I3)
+drain (cancelled)    release at once, the attempt given back; another process continues
+kill -9              nothing runs here; the due index hands the same batch to another process (I4)
+==================== ======================================================================================
+
+Settling is not inside the trusted scope: a Run that is paid for should be committed as long as the token still holds,
+and only the server knows that. Errors are named by type and place, never by their text: it may hold content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from pathlib import Path
+
+import anyio
+
+from ._events import (
+    Answered,
+    Dead,
+    Delivered,
+    DeliveryFailed,
+    Emit,
+    Lost,
+    Repaired,
+    Restarted,
+    Retrying,
+    Started,
+)
+from ._keeper import Hold, Keeper
+from ._messages import Answer, Batch, Reply
+from ._ports import Deliver, Runner
+from ._retry import backoff
+from ._rows import Claimed, Handover, Work, order
+from ._run import LiveRun, answer_of
+from ._settings import Settings
+from ._store import Store
+from .errors import DeadLetter, LeaseLost, Retry, StoreError, StreambatchError
+
+
+class Turn:
+    """How this process runs and delivers; one object for all turns.
+
+    Args:
+        store: the server.
+        keeper: renews the leases of turns.
+        settings: limits and times.
+        runner: runs batches, or None.
+        deliver: delivers replies, or None.
+        emit: where events go.
+    """
+
+    def __init__(
+        self, store: Store, keeper: Keeper, settings: Settings, runner: Runner | None, deliver: Deliver | None, emit: Emit
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._settings = settings
+        self._runner = runner
+        self._deliver = deliver
+        self._emit = emit
+        self.quiet = False
+
+    async def go(self, claim: Claimed | None) -> None:
+        """Turn after turn, until the thread is out of our hands. Raises only cancellation."""
+        while isinstance(claim, Work | Handover):
+            following: Claimed | None = None
+            try:
+                with self._keeper.hold(claim.lease, claim.attempted, claim.left) as hold:
+                    following = await (self._run(hold, claim) if isinstance(claim, Work) else self._hand(hold, claim))
+            except LeaseLost:
+                self._emit(Lost(claim.lease.thread, claim.id(self._store.setting) if isinstance(claim, Work) else ""))
+            except asyncio.CancelledError:
+                await self._give_back(claim)
+                raise
+            except StreambatchError as error:
+                await self._stumbled(claim, error)
+            claim = following
+
+    async def _run(self, hold: Hold, work: Work) -> Claimed | None:
+        lease, store = work.lease, self._store
+        attempt = await store.start(lease)
+        name = work.id(store.setting)
+        if attempt > self._settings.max_attempts:
+            return await self._bury(work, name, f"{attempt - 1} Runs were started and none ended (crash or kill)")
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            batch = work.read(store.setting, attempt)
+            self._announce(work, batch)
+            run = LiveRun(store, work, batch, self._emit)
+            answer, kind = await self._answer(hold, work, run)
+        except (LeaseLost, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            return await self._failed(work, name, attempt, error)
+        go_on = not self.quiet
+        try:
+            word, reply, following = await store.settle(lease, run.batch, answer, kind, go_on=go_on)
+        except StreambatchError as error:
+            if isinstance(error, StoreError | LeaseLost):
+                raise
+            return await self._failed(work, name, attempt, error)  # the answer is not JSON: nothing was written
+        said = bool(answer.text or answer.parts)
+        self._emit(
+            Answered(lease.thread, run.batch.id, len(run.batch.messages), attempt, loop.time() - begun, silent=not said)
+        )
+        return await self._hand_over(hold, reply, 1) if word == "kept" else following
+
+    async def _answer(self, hold: Hold, work: Work, run: LiveRun) -> tuple[Answer, str]:
+        runner = self._runner
+        assert runner is not None
+        kind = getattr(runner, "kind", "")
+        if work.kind and kind and work.kind != kind:
+            raise _Pinned(work.kind)
+        async with hold.trusted(), asyncio.timeout(self._settings.run_timeout):
+            return answer_of(await runner.run(run.batch, run)), kind
+
+    def _announce(self, work: Work, batch: Batch) -> None:
+        if batch.attempt > 1:
+            self._emit(Restarted(batch.thread, batch.id, len(batch.messages), batch.attempt))
+        arrived = order(batch.messages[0].entry)[0] / 1000
+        waited = max(0.0, work.lease.fence / 1_000_000 - arrived)
+        self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, waited))
+
+    async def _failed(self, work: Work, name: str, attempt: int, error: Exception) -> Claimed | None:
+        s, delay, give_back = self._settings, 0.0, False
+        if isinstance(error, DeadLetter):
+            return await self._bury(work, name, error.reason)
+        if isinstance(error, Retry | _Pinned):
+            delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
+            give_back = isinstance(error, _Pinned) or not error.count
+        if attempt >= s.max_attempts and not give_back:
+            return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}")
+        if not isinstance(error, Retry | _Pinned) or delay < 0:
+            delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
+        await self._store.release(work.lease, delay, give_back=give_back)
+        self._emit(Retrying(work.lease.thread, name, attempt, delay, _what(error)))
+        return None
+
+    async def _bury(self, work: Work, name: str, reason: str) -> Claimed | None:
+        stored = await self._store.bury(work.lease, name, reason)
+        self._emit(Dead(work.lease.thread, name, "batch", reason, stored))
+        return None
+
+    async def _hand(self, hold: Hold, claim: Handover) -> Claimed | None:
+        try:
+            reply = claim.read(self._store.setting)
+        except StoreError as error:
+            await self._store.undelivered(claim.lease, 0, str(error), counted=True, final=True)
+            self._emit(Dead(claim.lease.thread, "", "reply", str(error)))
+            return None
+        return await self._hand_over(hold, reply, claim.tries + 1)
+
+    async def _hand_over(self, hold: Hold, reply: Reply, attempt: int) -> Claimed | None:
+        deliver = self._deliver
+        assert deliver is not None
+        try:
+            async with hold.trusted(), asyncio.timeout(self._settings.deliver_timeout):
+                await deliver(reply)
+        except (LeaseLost, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            await self._undelivered(hold, reply, attempt, error)
+            return None
+        following = await self._store.delivered(hold.lease, go_on=not self.quiet and self._runner is not None)
+        self._emit(Delivered(reply.thread, reply.id, attempt))
+        return following
+
+    async def _undelivered(self, hold: Hold, reply: Reply, attempt: int, error: Exception) -> None:
+        s = self._settings
+        delay = error.after if isinstance(error, Retry) and error.after is not None else None
+        if delay is None:
+            delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
+        final, counted = isinstance(error, DeadLetter), not (isinstance(error, Retry) and not error.count)
+        reason = error.reason if isinstance(error, DeadLetter) else f"delivery failed with {_what(error)}"
+        word, tries = await self._store.undelivered(hold.lease, delay, reason, counted=counted, final=final)
+        if word == "later":
+            self._emit(DeliveryFailed(reply.thread, reply.id, tries, delay, _what(error)))
+        else:
+            self._emit(Dead(reply.thread, reply.batch_id, "reply", reason, word == "dead"))
+
+    async def _give_back(self, claim: Work | Handover) -> None:
+        with anyio.move_on_after(2, shield=True):
+            try:
+                await self._store.release(claim.lease, 0, give_back=True)
+            except StreambatchError:
+                return  # the lease ends by itself
+
+    async def _stumbled(self, claim: Work | Handover, error: StreambatchError) -> None:
+        """The server failed under a turn, or a key is foreign: repair, and let the due index find the thread again."""
+        try:
+            if "foreign type" in str(error):
+                self._emit(Repaired(claim.lease.thread, await self._store.repair(claim.lease.thread)))
+        except StreambatchError:
+            return
+
+
+class _Pinned(StreambatchError):
+    """The thread's history belongs to another kind of runner."""
+
+
+def _what(error: Exception) -> str:
+    """An error by type and place; its text may hold content and stays out."""
+    if isinstance(error, _Pinned):
+        return f"this thread's history was made by the runner kind {error}; this process has another kind"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place

@@ -1,0 +1,86 @@
+"""Owns the turns of this process: the task group, the slots, quiet and stop.
+
+Senders stop before receivers: first no new claims (``quiet``), then the running turns get their grace, then they are
+cancelled, and each gives its batch back without using up an attempt, so that another process continues at once (I14).
+A bug in a turn must not take the other ninety-nine with it: it is reported, and the lease finds the thread again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ._due import Due, Slots
+from ._events import Emit, Warned
+from ._rows import Handover, Work
+from ._store import Store
+from ._turn import Turn
+
+
+class Worker:
+    """The loops and turns of this process.
+
+    Args:
+        store: the server.
+        turn: how a turn goes.
+        concurrency: turns at once.
+        producer: this process' producer id, to join a partition again.
+        emit: where events go.
+    """
+
+    def __init__(self, store: Store, turn: Turn, concurrency: int, producer: str, emit: Emit) -> None:
+        self.slots = Slots(concurrency)
+        self.loops = [
+            Due(store, partition, self.slots, self._start, producer, emit) for partition in range(store.keys.partitions)
+        ]
+        self._turn = turn
+        self._emit = emit
+        self._group: asyncio.TaskGroup | None = None
+        self._turns: set[asyncio.Task[None]] = set()
+        self._polls: list[asyncio.Task[None]] = []
+        self._over = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    async def run(self) -> None:
+        """Poll and run turns until ``stop`` has ended them all."""
+        async with asyncio.TaskGroup() as self._group:
+            self._polls = [self._group.create_task(loop.run(), name="streambatch due") for loop in self.loops]
+            await self._over.wait()
+
+    def quiet(self) -> None:
+        """No new turns from now on."""
+        self._turn.quiet = True
+        for task in self._polls:
+            task.cancel()
+
+    async def stop(self, grace: float) -> int:
+        """Quiet, wait for the running turns, then cancel the rest; returns how many were cancelled."""
+        self.quiet()
+        await asyncio.gather(*self._polls, return_exceptions=True)
+        cut = 0
+        if self._turns:
+            _, late = await asyncio.wait(self._turns, timeout=grace)
+            cut = len(late)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        self._over.set()
+        return cut
+
+    def _start(self, claim: Work | Handover) -> None:
+        assert self._group is not None
+        task = self._group.create_task(self._one(claim), name="streambatch turn")
+        self._turns.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._turns.discard(task)
+        self.slots.give()
+
+    async def _one(self, claim: Work | Handover) -> None:
+        try:
+            await self._turn.go(claim)
+        except Exception as error:
+            self._emit(Warned("bug", f"a turn of thread {claim.lease.thread!r} broke: {type(error).__name__}"))

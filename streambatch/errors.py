@@ -1,0 +1,129 @@
+"""What can go wrong, sorted by two questions: whose fault is it, and may I retry?
+
+Theory of operation
+-------------------
+The class says what happened; the docstring of a class is its default message. Messages name ids, sizes and settings,
+never content, because errors end up in logs.
+
+================== ===================== =======================================================================
+class              whose fault           may I retry?
+================== ===================== =======================================================================
+UsageError         yours                 no: fix the call or the configuration
+NotAccepted        nobody's              yes: nothing was stored
+OutcomeUnknown     the network's         yes, with the same ``message_id`` (it is on the error)
+StoreError         the server's          yes, later
+LeaseLost          nobody's              no: somebody else has the thread now; write nothing
+================== ===================== =======================================================================
+
+``Retry`` and ``DeadLetter`` are not errors but signals that a runner or a deliver callback raises.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class StreambatchError(Exception):
+    """Something went wrong in streambatch."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().split("\n")[0])
+
+
+class UsageError(StreambatchError):
+    """The call or the configuration is wrong."""
+
+
+class NotAccepted(StreambatchError):
+    """The message was not stored; submitting it again is safe."""
+
+
+class ThreadBusy(NotAccepted):
+    """A Run of this thread is active and overlap is "reject"; nothing was stored."""
+
+
+class QueueFull(NotAccepted):
+    """The thread, the server or the intake of this process is full; nothing was stored."""
+
+
+class TooLarge(NotAccepted):
+    """The message is larger than max_message_bytes; nothing was stored."""
+
+
+class QueueClosed(NotAccepted):
+    """The queue is not open (before or after its async with block); nothing was stored."""
+
+
+class ServerAway(NotAccepted):
+    """The server did not answer within submit_timeout and nothing was sent to it; nothing was stored."""
+
+
+class OutcomeUnknown(StreambatchError):
+    """The message was sent but the server's answer never came; it may be stored.
+
+    Attributes:
+        message_id: submit again with this id: within the dedup window it is stored at most once.
+    """
+
+    def __init__(self, message: str | None = None, *, message_id: str = "") -> None:
+        super().__init__(message)
+        self.message_id = message_id
+
+
+class DurabilityUnknown(OutcomeUnknown):
+    """The message is stored, but the asked durability was not confirmed in time."""
+
+
+class StoreError(StreambatchError):
+    """The server refused, failed or did not answer."""
+
+
+class LeaseLost(StreambatchError):
+    """The lease of this thread ended; another process may have it, and this one must write nothing."""
+
+
+class DeadLettered(StreambatchError):
+    """The batch that held this message failed for good and is among the dead letters.
+
+    Attributes:
+        reason: why, in one sentence.
+    """
+
+    def __init__(self, message: str | None = None, *, reason: str = "") -> None:
+        super().__init__(message or f"the batch of this message failed for good: {reason}")
+        self.reason = reason
+
+
+class Retracted(StreambatchError):
+    """The message was retracted before a Run saw it."""
+
+
+class ReplyExpired(StreambatchError):
+    """The message was answered, but its reply is older than reply_retention and gone."""
+
+
+class Retry(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a runner or a deliver callback: try again later, it is nobody's fault.
+
+    Args:
+        after: seconds (float) or timedelta until the next try; None means the usual back-off.
+        count: False gives the attempt back (a busy provider or a rate limit is not the batch's fault).
+    """
+
+    def __init__(self, after: float | timedelta | None = None, *, count: bool = True) -> None:
+        super().__init__("try again later")
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        self.after = None if seconds is None else max(0.0, float(seconds))
+        self.count = count
+
+
+class DeadLetter(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a runner or a deliver callback: never try this again.
+
+    Args:
+        reason: one sentence without message content; kept with the dead letter and shown to operators.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,1 @@
+"""Listeners for logs, metrics and traces."""

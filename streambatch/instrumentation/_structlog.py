@@ -1,0 +1,47 @@
+"""The default listener: one structured log line per event. It never calls ``structlog.configure()``.
+
+Levels: what an operator must see is a warning or an error; the traffic of healthy threads is debug.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import structlog
+
+from .._events import (
+    Dead,
+    DeliveryFailed,
+    Event,
+    Lost,
+    Preview,
+    Repaired,
+    Restarted,
+    Retrying,
+    StoreAway,
+    StoreBack,
+    Warned,
+)
+
+_LEVELS: dict[type[Event], str] = {
+    Restarted: "info",
+    Retrying: "warning",
+    DeliveryFailed: "warning",
+    Dead: "error",
+    Lost: "warning",
+    Repaired: "warning",
+    StoreAway: "error",
+    StoreBack: "info",
+    Warned: "warning",
+}
+_log = structlog.get_logger("streambatch")
+
+
+def log_event(event: Event) -> None:
+    """Write *event*; previews are content and are left out."""
+    if isinstance(event, Preview):
+        return
+    level = _LEVELS.get(type(event), "debug")
+    getattr(_log, level)(
+        f"streambatch.{type(event).__name__.lower()}", **{item.name: getattr(event, item.name) for item in fields(event)}
+    )

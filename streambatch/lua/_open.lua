@@ -1,0 +1,56 @@
+local meta, due, outbox, parked, paused, tally, epoch, awaited, hints, dead = unpack(KEYS, 1, 10)
+local now, partitions, horizon, most, most_bytes = unpack(ARGV, 1, 5)
+
+-- Opens every script that changes a thread's state: the clock, the layout check, and the one place that writes
+-- an index (I5). `now` is '' but for tests; no two scripts may disagree about the clock, so nobody else sends one.
+local simulated = now ~= ''
+if simulated then
+  now = tonumber(now)
+else
+  local t = redis.call('TIME')
+  now = t[1] * 1000 + math.floor(t[2] / 1000)
+end
+horizon, most, most_bytes = tonumber(horizon), tonumber(most), tonumber(most_bytes)
+local m = redis.call('HMGET', meta, 'layout', 'partitions', 'paused', 'delivers')
+if not m[1] then
+  redis.call('HSET', meta, 'layout', '1', 'partitions', partitions)
+elseif m[1] ~= '1' or m[2] ~= partitions then
+  return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2]))
+end
+local halted, delivers = m[3] == '1', m[4] == '1'
+local may_park = redis.call('EXISTS', parked, paused) > 0
+
+local counts, soonest, before, bad = {}, {}, {}, nil
+local function count(field, n) counts[field] = (counts[field] or 0) + n end
+
+-- A read that may meet foreign data; the verb checks `bad` before its first write (Lua has no rollback).
+local function read(verb, key, ...)
+  local answer = redis.pcall(verb, key, ...)
+  if type(answer) == 'table' and answer.err then bad = key return {} end
+  return answer
+end
+
+-- I5: a thread is in exactly one index. A leased thread is watched at its deadline, also when it is paused.
+local function place(thread, set, at, leased)
+  at = math.min(at, now + horizon)
+  if may_park and set == due and not leased and redis.call('SISMEMBER', paused, thread) == 1 then set = parked end
+  if not leased and not before[set] then
+    before[set] = tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2] or math.huge)
+  end
+  redis.call('ZADD', set, at, thread)
+  if set ~= due then redis.call('ZREM', due, thread) end
+  if set ~= outbox then redis.call('ZREM', outbox, thread) end
+  if may_park and set ~= parked then redis.call('ZREM', parked, thread) end
+  if not leased then soonest[set] = math.min(at, soonest[set] or math.huge) end
+  return set
+end
+
+-- Counts are written and sleepers are woken once per call; a hint is sent only if the head of an index moved earlier.
+local function close()
+  for field, n in pairs(counts) do if n ~= 0 then redis.call('HINCRBY', tally, field, n) end end
+  for set, at in pairs(soonest) do
+    if set ~= parked and at < before[set] then
+      redis.call('SPUBLISH', hints, (set == due and 'due ' or 'outbox ') .. string.format('%.0f', at))
+    end
+  end
+end

@@ -1,0 +1,51 @@
+-- The heart of claim, also run by a verb that ends a turn, so that a hot thread costs no extra round trip.
+-- Claims a thread, or says why not: held, later, idle, parked, halted, other, broken. Re-sent with the same claim id
+-- it answers the same again; nothing is counted twice.
+local function take(thread, k, claim, nonce)
+  bad = nil
+  local l = read('HMGET', k.lease, 'token', 'claim', 'deadline', 'ttl', 'phase')
+  local v = read('HMGET', k.run, 'first', 'last', 'n', 'rev', 'attempts', 'at', 'delay', 'reply', 'tries', 'seq', 'batch',
+    'fence', 'cp')
+  local r = {first = v[1], last = v[2], n = v[3], rev = v[4], attempts = v[5], at = tonumber(v[6] or 0),
+    delay = tonumber(v[7] or 0), reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13]}
+  local length, w = read('XLEN', k.stream), nil
+  read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
+  if bad then place(thread, due, now + 1000) return {'broken', bad} end
+  local set, entries = r.reply and outbox or due, nil
+  if l[1] and live(l[3], l[4]) then
+    local left = tonumber(l[3]) - now
+    if l[2] ~= claim then place(thread, set, tonumber(l[3]), true) return {'held', left} end
+    if r.first and not r.reply then entries = redis.call('XRANGE', k.stream, r.first, r.last) end
+    return row_of(k, r, l[5], l[1], r.fence, left, entries)
+  end
+  if r.reply and hands ~= '1' or not r.reply and runs ~= '1' then
+    place(thread, set, math.max(r.at, now))
+    return {'other'}
+  end
+  if r.at > now and r.at - now <= r.delay then place(thread, set, r.at) return {'later', r.at - now} end
+  if not r.reply then
+    if halted then return {'halted'} end
+    if may_park and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end
+    if r.first then entries = redis.call('XRANGE', k.stream, r.first, r.last) end
+    if r.first and #entries == 0 then redis.call('DEL', k.run) count('runs', -1) r = {} end
+    if not r.first then
+      if length == 0 then redis.call('DEL', k.stream, k.window) redis.call('ZREM', due, thread) return {'idle'} end
+      w = window_of(k.window, length)
+      local at = window_at(w)
+      if at > now then place(thread, due, at) return {'later', at - now} end
+      r, entries = pin(thread, k, w)
+    end
+  end
+  local phase = r.reply and 'reply' or 'run'
+  local token, fence = grant(thread, k, r, l, phase, claim, nonce)
+  return row_of(k, r, phase, token, fence, ttl, entries)
+end
+
+-- The worker keeps the thread hot, unless another one has waited longer (I12).
+local function go_on(thread, k, claim, nonce, row)
+  if claim == '' or halted then return row end
+  local at, first = redis.call('ZSCORE', due, thread), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+  if not at or tonumber(at) > now or tonumber(first) < tonumber(at) then return row end
+  for i, field in ipairs(take(thread, k, claim, nonce)) do row[i + 1] = field end
+  return row
+end

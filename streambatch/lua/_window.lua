@@ -1,0 +1,15 @@
+-- The window rule (product.md): due = min(last arrival + debounce, first arrival + max_wait), at once when full.
+-- A first arrival in the future is a server clock that was stepped back: due now, not in an hour.
+local function window_of(window, length)
+  local v = read('HMGET', window, 'n', 'b', 'f', 'q', 'w')
+  if not v[1] then return {n = length, b = 0, f = now, q = now, w = 0} end
+  return {n = tonumber(v[1]), b = tonumber(v[2]), f = tonumber(v[3]), q = tonumber(v[4]), w = tonumber(v[5])}
+end
+local function window_at(w)
+  local at = math.min(w.q, w.f + w.w)
+  if w.n >= most or w.b >= most_bytes or w.f > now then at = math.min(at, now) end
+  return at
+end
+local function window_save(window, w)
+  redis.call('HSET', window, 'n', w.n, 'b', w.b, 'f', w.f, 'q', w.q, 'w', w.w)
+end

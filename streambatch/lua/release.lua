@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- release: give a claimed batch or reply back, to be run again in `delay` ms by anybody. `give` takes back the attempt
+-- that `start` counted for this token: the cause was not the batch's fault. Rows: {released}, {lost}.
+-- Re-sent: the same.  O(1).
+-- uses: _open _window _turn
+local out = {}
+for i = 0, (#ARGV - 15) / 5 - 1 do
+  local thread, token, op, delay, give = unpack(ARGV, 16 + i * 5, 20 + i * 5)
+  local k, row = keys_of(i), {'lost'}
+  bad = nil
+  local l = read('HMGET', k.lease, 'token', 'op', 'answer')
+  local r = read('HMGET', k.run, 'started', 'first', 'reply')
+  if bad then row = {'broken', bad}
+  elseif l[2] == op then row = {l[3]}
+  elseif l[1] == token and (r[2] or r[3]) then
+    row = {'released'}
+    if give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
+    redis.call('HSET', k.run, 'at', now + delay, 'delay', delay)
+    redis.call('HDEL', k.run, 'started')
+    tombstone(k, op, 'released')
+    place(thread, r[3] and outbox or due, now + delay)
+  end
+  out[i + 1] = row
+end
+close()
+return out

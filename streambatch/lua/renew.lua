@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+local due, outbox = unpack(KEYS, 1, 2)
+local now = unpack(ARGV, 1, 1)
+
+-- renew: extend leases and watch their threads at the new deadline. One word per thread: renewed, lost.
+-- Declares the fewest keys: an absent one stands still while its slot migrates. Re-sent: extends again.  O(threads).
+if now == '' then
+  local t = redis.call('TIME')
+  now = t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local out = {}
+for i = 0, (#ARGV - 1) / 3 - 1 do
+  local lease = KEYS[3 + i]
+  local thread, token, ttl = unpack(ARGV, 2 + i * 3, 4 + i * 3)
+  local l = redis.pcall('HMGET', lease, 'token', 'phase')
+  if l[1] == token then
+    local deadline = now + ttl
+    redis.call('HSET', lease, 'deadline', deadline, 'ttl', ttl)
+    redis.call('PEXPIRE', lease, ttl + 60000)
+    redis.call('ZADD', l[2] == 'run' and due or outbox, deadline, thread)
+    out[i + 1] = 'renewed'
+  else
+    out[i + 1] = 'lost'
+  end
+end
+return out

@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- settle: commit a Run in one step: acknowledge and delete the batch, write state, history, outcome and reply.
+-- Rows: {kept} deliver it now under this lease; {left} another process delivers; {done, next row…}; {lost}; {broken}.
+-- Re-sent: the same word, nothing written. Compared before the token (rule 2), fenced by the token (I3).  O(batch).
+-- uses: _open _window _turn _pin _grant _take
+local out, i, a = {}, 0, 16
+while a <= #ARGV do
+  local thread, token, op, kind, reply, batch, hkind, stateful, state, forget, claim, nonce, turns = unpack(ARGV, a, a + 12)
+  local k, row, first_turn = keys_of(i), nil, a + 13
+  i, a, bad = i + 1, a + 13 + turns, nil
+  local l = read('HMGET', k.lease, 'token', 'op', 'answer')
+  local v = read('HMGET', k.run, 'first', 'last', 'n', 'reply', 'fence')
+  local r = {first = v[1], last = v[2], n = v[3], reply = v[4], fence = v[5]}
+  local seq = (tonumber(read('HGET', k.last, 'seq') or 0) or 0) + 1
+  read('XLEN', k.stream) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
+  if bad then row = {'broken', bad}
+  elseif l[2] == op then row = {l[3]}
+  elseif l[1] ~= token or not r.first or r.reply then row = {'lost'}
+  else
+    ack(k, r.first, r.last, r.n)
+    redis.call('HSET', k.last, 'id', r.last, 'fence', r.fence, 'seq', seq)
+    redis.call('PERSIST', k.last)
+    if hkind ~= '' then redis.call('HSET', k.head, 'kind', hkind) end
+    if stateful == '1' then redis.call('HSET', k.head, 'state', state) end
+    redis.call('PEXPIRE', k.head, state_ttl)
+    if tonumber(forget) > 0 then redis.call('LTRIM', k.log, forget, -1) end
+    for t = first_turn, a - 1 do redis.call('RPUSH', k.log, ARGV[t]) end
+    redis.call('PEXPIRE', k.log, state_ttl)
+    outcome(thread, k, kind, r, seq, r.fence, reply)
+    count('batches', 1)
+    if kind == 'answered' and delivers then
+      redis.call('DEL', k.run)
+      redis.call('HSET', k.run, 'reply', reply, 'batch', batch, 'seq', seq, 'tries', 0, 'fence', r.fence)
+      if hands == '1' then
+        row = {'kept'}
+        redis.call('HSET', k.lease, 'op', op, 'answer', 'kept', 'phase', 'reply', 'deadline', now + ttl, 'ttl', ttl)
+        redis.call('PEXPIRE', k.lease, ttl + 60000)
+        place(thread, outbox, now + ttl, true)
+      else
+        row = {'left'}
+        tombstone(k, op, 'left')
+        place(thread, outbox, now)
+      end
+    else
+      row = {'done'}
+      finish(thread, k, op, 'done')
+    end
+  end
+  if row[1] == 'done' then row = go_on(thread, k, claim, nonce, row) end
+  out[i] = row
+end
+close()
+return out
