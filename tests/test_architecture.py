@@ -22,11 +22,13 @@ ROOT = Path(__file__).parents[1]
 #: The rooms from the ground up: a module imports only from its own room and from those above it in this table ...
 ROOMS: dict[str, set[str]] = {
     "words": {"errors", "_messages", "_settings", "_ports", "_events"},
-    "rules": {"_lease", "_retry", "_window"},
+    # _explain: why nothing is happening, from fields to a sentence.
+    "rules": {"_lease", "_retry", "_window", "_explain"},
     # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.
     "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows"},
     # _lane: the group commit that submits and the worker's verbs share. _hints: pub/sub, which only saves waiting.
-    "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_lane", "_hints"},
+    # _desk: the operator's verbs.
+    "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_lane", "_hints", "_desk"},
     "face": {"__init__"},
     "doors": {"testing", "embedded", "runners", "instrumentation", "integrations", "cli", "dashboard", "__main__"},
 }
