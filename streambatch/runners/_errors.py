@@ -117,7 +117,7 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-class Problem(Exception):  # noqa: N818 - what went wrong at the provider; the table says if it is an error
+class Problem(Exception):
     """What a provider refused or failed with: codes and numbers, never its words.
 
     Attributes:
@@ -215,7 +215,7 @@ def signal(found: Problem) -> NoReturn:
     after, count = found.after, found.name == "AMBIGUOUS"
     if after is None and not count:
         low = {"BUSY": 1.0, "LIMIT": 5.0, "PAUSE": 30.0}[found.name]
-        after = random.uniform(low, 2 * low)  # noqa: S311 - jitter
+        after = random.uniform(low, 2 * low)
     retry = Retry(after, count=count)
     retry.args = (f"{said}; its state is unknown" if count else f"{said} ({found.name.lower()})",)
     raise retry from None

@@ -15,8 +15,10 @@ begins with ``name: ``; with one author nothing is added.
 by what servers report: ``ratio`` is the measured share of the estimate in the last Run of the thread (with a tenth
 added), and applies to what was measured, the instructions and the history; new messages are always estimated in full.
 
-*Trimming* is at turn borders, oldest first: `fitting` returns how many of the newest turns fit. What does not fit is
-forgotten for good. The new messages themselves are never cut: a cut message is a different message.
+*Trimming* is at turn borders, oldest first: `kept` returns how many of the newest turns stay. What does not fit is
+forgotten for good, and then a third of the room is freed at once: until it is full again the input begins as it did the
+last time, and a provider's prompt cache knows it (a small model on a processor needs seconds to read 2,000 tokens). The
+new messages themselves are never cut: a cut message is a different message.
 """
 
 from __future__ import annotations
@@ -140,13 +142,19 @@ def estimate(turn: Turn) -> float:
 
 def fitting(turns: Sequence[Turn | None], room: float, ratio: float) -> int:
     """How many of the newest *turns* fit into *room* tokens, given the measured *ratio* of the estimates."""
-    kept = 0
+    count = 0
     for turn in reversed(turns):
         room -= estimate(turn) * ratio if turn is not None else 0.0
         if room < 0:
             break
-        kept += 1
-    return kept
+        count += 1
+    return count
+
+
+def kept(turns: Sequence[Turn | None], room: float, ratio: float) -> int:
+    """How many of the newest *turns* stay: all if they fit into *room*, else those that fit into two thirds of it."""
+    fit = fitting(turns, room, ratio)
+    return fit if fit == len(turns) else fitting(turns, room * 2 / 3, ratio)
 
 
 def ratio_of(state: Json) -> float:

@@ -120,7 +120,7 @@ class ResponsesRunner:
         turns = past.known(batch.history)
         ratio = past.ratio_of(batch.state)
         new = past.estimate(turn)
-        fits = past.fitting(turns, self._room - self._instructions * ratio - new, ratio)
+        fits = past.kept(turns, self._room - self._instructions * ratio - new, ratio)
         outcome, kept = await self._converse(turns[len(turns) - fits :], turn, run)
         turn["out"] = outcome.text
         size = self._instructions + new + sum(past.estimate(old) for old in kept if old is not None)

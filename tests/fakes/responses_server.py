@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,8 +146,14 @@ class Server:
         elif step.end == "nested":
             self._event(writer, "error", error=dict(step.error))
         elif step.end != "nothing":
-            parts = [{"type": "output_text", "text": text, "annotations": []}, *step.output]
-            message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": parts}
+            parts: list[Json] = [{"type": "output_text", "text": text, "annotations": []}, *step.output]
+            message: Json = {
+                "type": "message",
+                "id": "msg_1",
+                "role": "assistant",
+                "status": "completed",
+                "content": parts,
+            }
             tokens = step.usage or (len(json.dumps(request["input"])) // 4, len(text) // 4)
             about |= {"status": step.end, "output": [] if step.empty else [message], "model": request["model"]}
             about["usage"] = {"input_tokens": tokens[0], "output_tokens": tokens[1], "total_tokens": sum(tokens)}
@@ -161,7 +167,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(rule: Callable[[Json], Step | None] | None = None, port: int = 0):
+async def serving(rule: Callable[[Json], Step | None] | None = None, port: int = 0) -> AsyncGenerator[Server]:
     """A running Server on a free port of loopback."""
     fake = Server(rule)
     server = await asyncio.start_server(fake.serve, "127.0.0.1", port, limit=2**24)

@@ -23,3 +23,8 @@ async def runner(provider: Server) -> AsyncIterator[ResponsesRunner]:
     made = ResponsesRunner(model="m", instructions="Be kind.")
     yield made
     await made.aclose()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark for the case that the project's list does not have it yet."""
+    config.addinivalue_line("markers", "model: needs the local model (see streambatch/cli/_model.py); slow")

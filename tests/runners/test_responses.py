@@ -155,7 +155,7 @@ async def test_aclose_closes_only_what_the_runner_made(provider: Server, runner:
         await given.aclose()
         assert not client.is_closed()
     await ask(runner, batch("x"))
-    own: Any = runner._own
+    own: Any = vars(runner)["_own"]
     await runner.aclose()
     assert own.is_closed()
     await ask(runner, batch("works again with a new one"))
@@ -199,8 +199,9 @@ async def test_without_a_key_nothing_dies(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_wrong_arguments_fail_at_once(arguments: dict[str, Any], word: str) -> None:
+    given: dict[str, Any] = {"model": "m", **arguments}
     with pytest.raises(UsageError) as caught:
-        ResponsesRunner(**{"model": "m", **arguments})
+        ResponsesRunner(**given)
     assert word in str(caught.value)
 
 
