@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
@@ -31,6 +31,7 @@ from ._scripts import Refused, Wire
 from ._settings import Replicas, Settings
 from .errors import StoreError, UsageError
 
+Client = Redis
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 _LATER = ("sentinel", "cluster", "memory")
 
@@ -48,17 +49,19 @@ def scheme_of(url: object) -> str:
     if colon and (scheme in _SCHEMES or scheme == "embedded"):
         return scheme
     if colon and scheme in _LATER:
-        raise UsageError(f"{scheme}: URLs are not available in this version; use redis://, rediss://, unix:// or embedded:")
+        raise UsageError(
+            f"{scheme}: URLs are not available in this version; use redis://, rediss://, unix:// or embedded:"
+        )
     raise UsageError(f"{masked(url)!r}: a URL begins with redis://, rediss://, valkey://, unix:// or embedded:")
 
 
 def _common(settings: Settings, connections: int) -> dict[str, Any]:
-    wait = max(0.5, min(5.0, settings.lease / 2, settings.submit_timeout))
+    wait = settings.patience
     return {
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "protocol": 2,
-        "socket_timeout": wait,
+        "socket_timeout": None,  # the whole exchange has a limit (Wire); one more per read and write costs a task each
         "socket_connect_timeout": wait,
         "timeout": wait,
         "max_connections": connections,
@@ -81,7 +84,7 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Red
                 connection_class=UnixDomainSocketConnection, **_unix(url), **_common(settings, connections)
             )
         else:
-            pool = BlockingConnectionPool.from_url(url, **_common(settings, connections))
+            pool = cast("Any", BlockingConnectionPool).from_url(url, **_common(settings, connections))
     except (ValueError, TypeError) as error:
         raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
     return Redis.from_pool(pool), True
@@ -113,7 +116,7 @@ class ServerInfo:
 
 async def check(client: Redis, keys: Keys, settings: Settings, emit: Emit) -> ServerInfo:
     """Refuse an unsafe server. Raises UsageError with what to do, StoreError if it does not answer."""
-    wire = Wire(client)
+    wire = Wire(client, settings.patience)
     try:
         info = await _info(wire, settings)
         _judge(info, settings, emit)

@@ -13,7 +13,8 @@ from . import _scripts as scripts
 from ._explain import DeadLetterInfo, Explanation, Stats, ThreadInfo, explain
 from ._messages import Message
 from ._rows import messages_of, order
-from ._store import PRODUCER_TTL, Store, _ms
+from ._settings import ms
+from ._store import PRODUCER_TTL, Store
 from .errors import StoreError, UsageError
 
 _LOOK = ("stream", "window", "lease", "run", "last", "head")
@@ -49,7 +50,9 @@ class Desk:
         store, seen = self._store, await self.look(thread)
         start = f"({seen['run.last']}" if seen.get("run.last") else "-"
         key = store.keys.some(store.keys.partition(thread), thread, ("stream",))[0]
-        rows: list[Any] = await store.control(None, (), ("XRANGE", key, start, "+", "COUNT", store.settings.max_pending))
+        rows: list[Any] = await store.control(
+            None, (), ("XRANGE", key, start, "+", "COUNT", store.settings.max_pending)
+        )
         flat: list[bytes] = []
         for entry, fields in rows:
             named = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -61,7 +64,7 @@ class Desk:
         store = self._store
         p = store.keys.partition(thread)
         keys = [*store.keys.shared(p), *store.keys.some(p, thread, ("stream", "window", "run"))]
-        argv = [*store.opening(), thread, -1 if quiet < 0 else _ms(quiet)]
+        argv = [*store.opening(), thread, -1 if quiet < 0 else ms(quiet)]
         return (await store.control(scripts.TOUCH, keys, argv)).decode()
 
     async def pause(self, thread: str | None, *, on: bool) -> None:
@@ -146,7 +149,7 @@ class Desk:
         self._number += 1
         keys = [*store.keys.shared(p), store.keys.producer(p, self._producer)]
         keys += store.keys.some(p, thread, ("stream", "window", "run", "last"))
-        argv = [*store.opening(), self._number, 0, PRODUCER_TTL, entry, _ms(store.settings.max_wait)]
+        argv = [*store.opening(), self._number, 0, PRODUCER_TTL, entry, ms(store.settings.max_wait)]
         return (await store.control(scripts.REDRIVE, keys, argv)).decode()
 
     async def discard(self, letter: str) -> bool:

@@ -66,7 +66,13 @@ class Due:
     """
 
     def __init__(
-        self, store: Store, partition: int, slots: Slots, start: Callable[[Work | Handover], None], producer: str, emit: Emit
+        self,
+        store: Store,
+        partition: int,
+        slots: Slots,
+        start: Callable[[Work | Handover], None],
+        producer: str,
+        emit: Emit,
     ) -> None:
         self._store = store
         self._partition = partition

@@ -88,7 +88,7 @@ class Receipt:
     outcome: str
     _echo: Echo = field(repr=False, compare=False)
 
-    async def reply(self, timeout: float | None = None) -> Reply | None:  # noqa: ASYNC109 - the verb's promise
+    async def reply(self, timeout: float | None = None) -> Reply | None:
         """The Reply of the Run that consumed this message, from any process; None if the runner answered nothing.
 
         Args:

@@ -79,7 +79,7 @@ class Hints:
                     await self._pool.release(connection)
 
     def _take(self, answer: Any) -> None:
-        if not isinstance(answer, list) or len(answer) != 3:
+        if len(answer) != 3:
             return
         if answer[0] == b"ssubscribe":
             self.listening.set()

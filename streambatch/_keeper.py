@@ -12,7 +12,7 @@ the money and the confusion of a Run that nobody may commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 from ._lease import Lease, renew_at, trusted_until
@@ -30,10 +30,11 @@ class Hold:
         self._scope: asyncio.Timeout | None = None
 
     @asynccontextmanager
-    async def trusted(self) -> AsyncIterator[None]:
+    async def trusted(self) -> AsyncGenerator[None]:
         """Cancel the body when trust ends. Raises LeaseLost."""
+        scope = asyncio.timeout_at(self._until)
         try:
-            async with asyncio.timeout_at(self._until) as scope:
+            async with scope:
                 self._scope = scope
                 yield
         except TimeoutError:
@@ -74,7 +75,7 @@ class Keeper:
         self._first = asyncio.Event()
 
     @contextmanager
-    def hold(self, lease: Lease, attempted: float, left: float) -> Iterator[Hold]:
+    def hold(self, lease: Lease, attempted: float, left: float) -> Generator[Hold]:
         """Keep *lease* renewed while the body runs."""
         hold = Hold(lease, attempted, left)
         self._holds.add(hold)

@@ -152,4 +152,4 @@ def _fail(group: list[Request], error: Exception) -> None:
 def _tell(group: list[Request], rows: list[Any]) -> None:
     for request, row in zip(group, rows, strict=True):
         if not request.answer.done():
-            request.answer.set_result(row if isinstance(row, list) else [row])
+            request.answer.set_result([row] if isinstance(row, bytes) else row)

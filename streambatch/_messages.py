@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from .errors import StoreError, UsageError
 
@@ -26,6 +27,8 @@ MAX_ID_BYTES = 256
 Json = Any
 _KNOWN = frozenset({"v", "c", "s", "d"})
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_quoted = json.encoder.encode_basestring
+_decode = json.JSONDecoder().decode
 _escaped = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -68,8 +71,8 @@ def content_of(value: object) -> Content:
     """Check what a user gave as content; accepts text, or a list of parts (Part, mapping or str)."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return tuple(_part_of(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return tuple([_part_of(item) for item in cast("list[object]", value)])
     raise UsageError(f"content is text or a list of parts, not {type(value).__name__}")
 
 
@@ -80,7 +83,7 @@ def _part_of(item: object) -> Part:
         return Part("text", text=item)
     if isinstance(item, Mapping):
         try:
-            return Part(**item)  # pyright: ignore[reportUnknownArgumentType]
+            return Part(**cast("Mapping[str, Any]", item))
         except TypeError:
             raise UsageError("a part has the fields type, text, url, file_id") from None
     raise UsageError(f"a part is text, a Part or a mapping, not {type(item).__name__}")
@@ -246,7 +249,7 @@ def to_json(value: Json, what: str) -> bytes:
 def from_json(data: bytes, what: str) -> Json:
     """The value of stored JSON bytes, or StoreError if they are damaged."""
     try:
-        return json.loads(data)
+        return _decode(data.decode())
     except (ValueError, RecursionError):
         raise StoreError(f"{what} in the server is damaged ({len(data)} bytes that are not our JSON)") from None
 
@@ -260,6 +263,9 @@ def encode_message(
     content: Content, sent_at: datetime | None, metadata: Mapping[str, Json], extra: Mapping[str, Json] | None = None
 ) -> bytes:
     """The opaque ``m`` of a stream entry: {v, c: content, s: sent_at, d: metadata}."""
+    if isinstance(content, str) and sent_at is None and not metadata and not extra:
+        with suppress(UnicodeEncodeError):
+            return f'{{"v":{FORMAT},"c":{_quoted(content)}}}'.encode()
     body: dict[str, Json] = {**extra} if extra else {}
     body["v"] = FORMAT
     body["c"] = content if isinstance(content, str) else _plain(content)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ._lane import Row
 from ._lease import Lease
 from ._messages import Batch, Json, Message, Reply, batch_id, decode_message, decode_reply, from_json
-from ._ports import Codec
+from ._ports import Codec, Plain
 from .errors import DeadLettered, StoreError
 
 
@@ -24,9 +24,11 @@ class Setting:
 
     def decode(self, data: bytes, kind: str, thread: str, name: str = "") -> bytes:
         """Stored bytes of *thread* back to ours; a failing codec is a StoreError without content."""
+        if isinstance(self.codec, Plain):
+            return data
         try:
             return self.codec.decode(data, context(kind, thread, name))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a user's codec may raise anything
             raise StoreError(f"the codec cannot read a {kind} of thread {thread!r}: {type(error).__name__}") from None
 
 

@@ -83,7 +83,7 @@ def runner_of(value: object) -> Runner:
         return cast("Runner", value)
     if not callable(value):
         raise UsageError(f"runner= is an async function or an object with an async run(), not {type(value).__name__}")
-    return FunctionRunner(value)
+    return FunctionRunner(cast("Callable[..., Awaitable[Answered]]", value))
 
 
 def answer_of(value: object) -> Answer:

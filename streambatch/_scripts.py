@@ -40,15 +40,17 @@ forfeit      end dead leases when alone                                         
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
@@ -65,7 +67,7 @@ from ._keys import SHARED, THREAD
 from .errors import StoreError, UsageError
 
 Arg = str | bytes | int | float
-_UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.M)
+_UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.MULTILINE)
 _OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
 _TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
 
@@ -86,7 +88,21 @@ class Refused(StoreError):
         passing: whether the same call may succeed later (loading, full, busy, fail-over).
     """
 
-    PASSING = frozenset("LOADING BUSY OOM READONLY MISCONF NOREPLICAS MASTERDOWN CLUSTERDOWN TRYAGAIN MOVED ASK".split())
+    PASSING = frozenset(
+        [
+            "LOADING",
+            "BUSY",
+            "OOM",
+            "READONLY",
+            "MISCONF",
+            "NOREPLICAS",
+            "MASTERDOWN",
+            "CLUSTERDOWN",
+            "TRYAGAIN",
+            "MOVED",
+            "ASK",
+        ]
+    )
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -108,8 +124,10 @@ class Script:
         folder = files(__package__ or "streambatch") / "lua"
         source = (folder / f"{name}.lua").read_text(encoding="utf-8")
         shebang, body = source.split("\n", 1)
-        uses = re.search(r"^-- uses: (.+)$", body, re.M)
-        parts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in (uses.group(1).split() if uses else ())]
+        uses = re.search(r"^-- uses: (.+)$", body, re.MULTILINE)
+        parts = [
+            (folder / f"{part}.lua").read_text(encoding="utf-8") for part in (uses.group(1).split() if uses else ())
+        ]
         stub = [tuple(line.split()) for line in parameters]
         found = [tuple(match.group(1).split(", ")) for match in _UNPACK.finditer(body)]
         if found != stub:
@@ -146,9 +164,7 @@ PAUSE = Script.load("pause", "run lease", "thread on")
 REDRIVE = Script.load("redrive", "producer stream window run last", "number resend producer_ttl id wait")
 REPAIR = Script.load("repair", "stream window lease run", "thread")
 AWAIT = Script.load("await", "awaited reply stream", "now thread entry interest")
-LOOK = Script.load(
-    "look", "meta due outbox parked paused stream window lease run last head", "now thread"
-)
+LOOK = Script.load("look", "meta due outbox parked paused stream window lease run last head", "now thread")
 STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
 ATTACH = Script.load("attach", "producer", "hands producer_ttl")
 PROBE = Script.load("probe", "stream hash zset set list string hints")
@@ -174,18 +190,22 @@ class Call:
 
 
 class Wire:
-    """One connection of *client*, one exchange at a time; see the theory of operation above."""
+    """One connection of *client*, one exchange at a time of at most *limit* seconds; see the theory of operation."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, limit: float) -> None:
         self._pool: Any = client.connection_pool
+        self._limit = limit
         self._held: Any = None
 
-    async def exchange(self, calls: Sequence[Call]) -> list[Any]:
-        """Send all calls, return all answers in order; an answer may be a Refused. Raises Unreachable."""
-        answers = await self._exchange([call.command() for call in calls])
+    async def exchange(self, calls: Sequence[Call], extra: float = 0.0) -> list[Any]:
+        """Send all calls, return all answers in order; an answer may be a Refused. Raises Unreachable.
+
+        *extra* seconds are added to the time limit, for a command that waits by itself.
+        """
+        answers = await self._exchange([call.command() for call in calls], extra)
         missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
-            again = await self._exchange([calls[i].command(text=True) for i in missing])
+            again = await self._exchange([calls[i].command(text=True) for i in missing], extra)
             for i, answer in zip(missing, again, strict=True):
                 answers[i] = answer
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
@@ -197,17 +217,19 @@ class Wire:
             raise answer
         return answer
 
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command], extra: float) -> list[Any]:
+        packed = [_pack(command) for command in commands]
         sent = done = False
         try:
-            if self._held is not None and _ended(self._held):
-                await self.close()
-            if self._held is None:
-                self._held = await self._pool.get_connection()
-            sent = True
-            await self._held.send_packed_command(self._held.pack_commands(commands), check_health=False)
-            answers = [await self._answer() for _ in commands]
-            done = True
+            async with asyncio.timeout(self._limit + extra):
+                if self._held is not None and _ended(self._held):
+                    await self.close()
+                if self._held is None:
+                    self._held = await self._pool.get_connection()
+                sent = True
+                await self._held.send_packed_command(packed, check_health=False)
+                answers = [await self._answer() for _ in commands]
+                done = True
         except (AuthenticationError, NoPermissionError) as error:
             raise _ours(error) from None
         except (ConnectionError, TimeoutError, OSError) as error:
@@ -236,6 +258,9 @@ class Wire:
                     await self._pool.release(held)
 
 
+_pack: Callable[[Command], bytes] = cast("Any", hiredis).pack_command
+
+
 def _ended(connection: Any) -> bool:
     """Whether the server has closed this idle connection: then nothing must be sent on it (it would be "unknown")."""
     reader = getattr(connection, "_reader", None)
@@ -258,7 +283,14 @@ def _ours(error: Exception) -> StoreError | UsageError:
         return UsageError(f"this namespace has partitions={partitions}; every process must use that number")
     if isinstance(error, NoPermissionError) or code == "NOPERM":
         return Refused(f"the server's ACL refuses a command: {text[:200]}", "NOPERM")
-    names = {"ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM", "BusyLoadingError": "LOADING",
-             "MasterDownError": "MASTERDOWN", "TryAgainError": "TRYAGAIN"}
+    names = {
+        "ReadOnlyError": "READONLY",
+        "OutOfMemoryError": "OOM",
+        "BusyLoadingError": "LOADING",
+        "MasterDownError": "MASTERDOWN",
+        "TryAgainError": "TRYAGAIN",
+    }
     code = names.get(type(error).__name__, code)
-    return Refused(f"the server refused: {code} {text[:200]}" if code not in text else f"the server refused: {text[:200]}", code)
+    return Refused(
+        f"the server refused: {code} {text[:200]}" if code not in text else f"the server refused: {text[:200]}", code
+    )

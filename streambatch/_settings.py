@@ -150,7 +150,7 @@ class Settings:
             raise UsageError(f"overlap={self.overlap!r} is none of {', '.join(_OVERLAPS)}")
         if self.overlap != "collect":
             raise UsageError(f"overlap={self.overlap!r} is not available in this version; only 'collect' is")
-        if self.durability not in ("server", "disk") and not isinstance(self.durability, Replicas):
+        if self.durability not in ("server", "disk") and not isinstance(self.durability, Replicas):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"durability={self.durability!r} is not 'server', 'disk' or Replicas(n)")
         if self.max_message_bytes > min(self.max_batch_bytes, self.max_pending_bytes):
             raise UsageError("max_message_bytes must not exceed max_batch_bytes or max_pending_bytes")
@@ -158,6 +158,11 @@ class Settings:
     def debounce_of(self, thread: str) -> float:
         """The quiet window of *thread*, seconds."""
         return seconds("debounce", self.debounce(thread)) if callable(self.debounce) else self.debounce
+
+    @property
+    def patience(self) -> float:
+        """How long one exchange with the server may take before it counts as away."""
+        return max(0.5, min(5.0, self.lease / 2, self.submit_timeout))
 
     @property
     def horizon(self) -> float:
@@ -191,8 +196,19 @@ _RANGES: dict[str, tuple[float, float]] = {
     "dead_limit": (1, 1_000_000),
 }
 _WHOLE = frozenset(
-    "max_batch max_batch_bytes max_message_bytes max_pending max_pending_bytes concurrency max_attempts"
-    " max_delivery_attempts intake_limit partitions dead_limit".split()
+    [
+        "max_batch",
+        "max_batch_bytes",
+        "max_message_bytes",
+        "max_pending",
+        "max_pending_bytes",
+        "concurrency",
+        "max_attempts",
+        "max_delivery_attempts",
+        "intake_limit",
+        "partitions",
+        "dead_limit",
+    ]
 )
 
 
@@ -211,3 +227,8 @@ def seconds(name: str, value: object, low: float = 0, high: float = 86_400) -> f
     if isinstance(value, timedelta):
         value = value.total_seconds()
     return float(_in_range(name, value, low, high))
+
+
+def ms(value: float) -> int:
+    """Seconds as whole milliseconds, the unit of the scripts."""
+    return round(value * 1000)

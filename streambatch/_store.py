@@ -30,16 +30,12 @@ from ._ports import Codec
 from ._retry import reconnect
 from ._rows import Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
 from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
-from ._settings import Settings
+from ._settings import Settings, ms
 from ._submit import Replicated, Stored, Submission
 from .errors import LeaseLost, StoreError
 
 PRODUCER_TTL = 86_400_000
 _NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "more")
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 class Store:
@@ -57,8 +53,16 @@ class Store:
     """
 
     def __init__(
-        self, client: Redis, keys: Keys, settings: Settings, codec: Codec, emit: Emit, *,
-        runs: bool = False, hands: bool = False, history: bool = False,
+        self,
+        client: Redis,
+        keys: Keys,
+        settings: Settings,
+        codec: Codec,
+        emit: Emit,
+        *,
+        runs: bool = False,
+        hands: bool = False,
+        history: bool = False,
     ) -> None:
         self.keys = keys
         self.settings = settings
@@ -70,13 +74,15 @@ class Store:
         self._emit = emit
         self._claims = 0
         self._since: float | None = None
-        self._control = Wire(client)
+        self._control = Wire(client, settings.patience)
         self._lock = asyncio.Lock()
-        self.lanes = [Lane(Wire(client), self._head_of(p), self.heard) for p in range(keys.partitions)]
+        self.lanes = [
+            Lane(Wire(client, settings.patience), self._head_of(p), self.heard) for p in range(keys.partitions)
+        ]
 
     def wire(self) -> Wire:
         """A connection of its own for a loop; it closes it."""
-        return Wire(self._client)
+        return Wire(self._client, self.settings.patience)
 
     @property
     def away(self) -> bool:
@@ -96,14 +102,14 @@ class Store:
     def opening(self) -> list[Arg]:
         """The arguments every state-changing script opens with."""
         s = self.settings
-        return [self.clock, self.keys.partitions, _ms(s.horizon), s.max_batch, s.max_batch_bytes]
+        return [self.clock, self.keys.partitions, ms(s.horizon), s.max_batch, s.max_batch_bytes]
 
     def _head_of(self, partition: int) -> Any:
         s, shared = self.settings, self.keys.shared(partition)
-        keep = _ms(max(s.dedup_window, s.reply_retention, 60))
+        keep = ms(max(s.dedup_window, s.reply_retention, 60))
         turn: list[Arg] = [
-            self.owner, _ms(s.lease), int(self.runs), int(self.hands), int(s.split_authors), int(self.history), keep,
-            _ms(s.reply_retention), _ms(s.state_ttl), s.dead_limit,
+            self.owner, ms(s.lease), int(self.runs), int(self.hands), int(s.split_authors), int(self.history), keep,
+            ms(s.reply_retention), ms(s.state_ttl), s.dead_limit,
         ]  # fmt: skip
 
         def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
@@ -155,8 +161,10 @@ class Store:
         row = await self._held(scripts.MORE, lease, lease.thread, lease.token, f"{lease.token}m{number}")
         return int(row[1]), messages_of(self.setting, lease.thread, tuple(row[2:]))
 
-    async def settle(self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool) -> tuple[str, Reply, Claimed | None]:
-        """Commit a Run: kept (deliver now), left (others deliver) or done, the reply, the next claim. Raises LeaseLost."""
+    async def settle(
+        self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool
+    ) -> tuple[str, Reply, Claimed | None]:
+        """Commit a Run: kept (deliver now), left (others will) or done; the reply; the next claim. Raises LeaseLost."""
         last = batch.messages[-1]
         reply = Reply(
             id=batch.id, thread=batch.thread, batch_id=batch.id, message_ids=tuple(m.id for m in batch.messages),
@@ -179,16 +187,16 @@ class Store:
     async def delivered(self, lease: Lease, *, go_on: bool) -> Claimed | None:
         """A reply was handed over; the thread's next batch, if it is due. Raises LeaseLost."""
         now, claim = asyncio.get_running_loop().time(), self.next_claim() if go_on else ""
-        row = await self._held(
-            scripts.DELIVERED, lease, lease.thread, lease.token, f"{lease.token}d", claim, claim
-        )
+        row = await self._held(scripts.DELIVERED, lease, lease.thread, lease.token, f"{lease.token}d", claim, claim)
         return self._next(row, lease, now)
 
-    async def undelivered(self, lease: Lease, delay: float, reason: str, *, counted: bool, final: bool) -> tuple[str, int]:
+    async def undelivered(
+        self, lease: Lease, delay: float, reason: str, *, counted: bool, final: bool
+    ) -> tuple[str, int]:
         """A reply could not be handed over: later, dead or full, and the tries so far. Raises LeaseLost."""
         limit = 0 if final else self.settings.max_delivery_attempts
         row = await self._held(
-            scripts.UNDELIVERED, lease, lease.thread, lease.token, f"{lease.token}u", _ms(delay), int(counted), limit,
+            scripts.UNDELIVERED, lease, lease.thread, lease.token, f"{lease.token}u", ms(delay), int(counted), limit,
             reason,
         )  # fmt: skip
         return row[0].decode(), int(row[1])
@@ -196,7 +204,7 @@ class Store:
     async def release(self, lease: Lease, delay: float, *, give_back: bool) -> None:
         """Give a batch or reply back. Raises LeaseLost."""
         await self._held(
-            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", _ms(delay), int(give_back)
+            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", ms(delay), int(give_back)
         )
 
     async def bury(self, lease: Lease, batch: str, reason: str) -> bool:
@@ -207,7 +215,7 @@ class Store:
     async def renew(self, lease: Lease) -> bool:
         """Extend a lease; False if it is lost."""
         row = await self._ask(
-            scripts.RENEW, lease.partition, lease.keys[2:3], lease.thread, lease.token, _ms(lease.ttl), wait=lease.ttl
+            scripts.RENEW, lease.partition, lease.keys[2:3], lease.thread, lease.token, ms(lease.ttl), wait=lease.ttl
         )
         return row[0] == b"renewed"
 
@@ -229,11 +237,12 @@ class Store:
                     await asyncio.sleep(reconnect(count, random.random()))
                 else:
                     return answer
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def peek(self, wire: Wire, partition: int, limit: int) -> Peek:
         """Who is due."""
         s = self.settings
-        argv = [self.clock, self.keys.partitions, _ms(s.horizon), int(self.runs), int(self.hands), limit]
+        argv = [self.clock, self.keys.partitions, ms(s.horizon), int(self.runs), int(self.hands), limit]
         return Peek.of(await wire.call(scripts.PEEK, self.keys.shared(partition)[:3], argv))
 
     async def submit(self, wire: Wire, call: Submission, *, resend: bool) -> tuple[list[Stored] | None, Replicated]:
@@ -241,8 +250,8 @@ class Store:
         keys, argv = call.pack(self.keys, self.settings, self.opening(), PRODUCER_TTL, resend=resend)
         calls = [Call(scripts.SUBMIT, keys, argv)]
         if call.replicas is not None:
-            calls.append(Call(None, (), ("WAIT", call.replicas.count, _ms(call.replicas.timeout))))
-        answers = await wire.exchange(calls)
+            calls.append(Call(None, (), ("WAIT", call.replicas.count, ms(call.replicas.timeout))))
+        answers = await wire.exchange(calls, call.replicas.timeout if call.replicas is not None else 0.0)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
@@ -257,7 +266,7 @@ class Store:
         """What became of a message; a hint follows within *interest* seconds if it still waits."""
         partition = self.keys.partition(thread)
         keys = [self.keys.of(partition, "awaited"), *self.keys.some(partition, thread, ("reply", "stream"))]
-        row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, _ms(interest)])
+        row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, ms(interest)])
         return Outcome.of(row, thread, entry, self.setting)
 
     async def repair(self, thread: str) -> str:

@@ -67,7 +67,13 @@ class Turn:
     """
 
     def __init__(
-        self, store: Store, keeper: Keeper, settings: Settings, runner: Runner | None, deliver: Deliver | None, emit: Emit
+        self,
+        store: Store,
+        keeper: Keeper,
+        settings: Settings,
+        runner: Runner | None,
+        deliver: Deliver | None,
+        emit: Emit,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -108,7 +114,7 @@ class Turn:
             answer, kind = await self._answer(hold, work, run)
         except (LeaseLost, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a runner may raise anything
             return await self._failed(work, name, attempt, error)
         go_on = not self.quiet
         try:
@@ -176,7 +182,7 @@ class Turn:
                 await deliver(reply)
         except (LeaseLost, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a callback may raise anything
             await self._undelivered(hold, reply, attempt, error)
             return None
         following = await self._store.delivered(hold.lease, go_on=not self.quiet and self._runner is not None)

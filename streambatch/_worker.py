@@ -82,5 +82,5 @@ class Worker:
     async def _one(self, claim: Work | Handover) -> None:
         try:
             await self._turn.go(claim)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a bug in one turn must not end the others
             self._emit(Warned("bug", f"a turn of thread {claim.lease.thread!r} broke: {type(error).__name__}"))

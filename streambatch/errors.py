@@ -102,7 +102,7 @@ class ReplyExpired(StreambatchError):
     """The message was answered, but its reply is older than reply_retention and gone."""
 
 
-class Retry(Exception):  # noqa: N818 - a signal, not an error
+class Retry(Exception):
     """Raised by a runner or a deliver callback: try again later, it is nobody's fault.
 
     Args:
@@ -117,7 +117,7 @@ class Retry(Exception):  # noqa: N818 - a signal, not an error
         self.count = count
 
 
-class DeadLetter(Exception):  # noqa: N818 - a signal, not an error
+class DeadLetter(Exception):
     """Raised by a runner or a deliver callback: never try this again.
 
     Args:

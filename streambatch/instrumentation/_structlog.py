@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import structlog
 
-from .._events import (
+from streambatch._events import (
     Dead,
     DeliveryFailed,
     Event,
@@ -43,5 +43,6 @@ def log_event(event: Event) -> None:
         return
     level = _LEVELS.get(type(event), "debug")
     getattr(_log, level)(
-        f"streambatch.{type(event).__name__.lower()}", **{item.name: getattr(event, item.name) for item in fields(event)}
+        f"streambatch.{type(event).__name__.lower()}",
+        **{item.name: getattr(event, item.name) for item in fields(event)},
     )

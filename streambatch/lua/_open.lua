@@ -30,8 +30,9 @@ local function read(verb, key, ...)
   return answer
 end
 
--- I5: a thread is in exactly one index. A leased thread is watched at its deadline, also when it is paused.
-local function place(thread, set, at, leased)
+-- I5: a thread is in exactly one index. A leased thread is watched at its deadline, also when it is paused. A thread
+-- that was waiting and still is (`waits`) cannot be in the outbox.
+local function place(thread, set, at, leased, waits)
   at = math.min(at, now + horizon)
   if may_park and set == due and not leased and redis.call('SISMEMBER', paused, thread) == 1 then set = parked end
   if not leased and not before[set] then
@@ -39,7 +40,7 @@ local function place(thread, set, at, leased)
   end
   redis.call('ZADD', set, at, thread)
   if set ~= due then redis.call('ZREM', due, thread) end
-  if set ~= outbox then redis.call('ZREM', outbox, thread) end
+  if set ~= outbox and not waits then redis.call('ZREM', outbox, thread) end
   if may_park and set ~= parked then redis.call('ZREM', parked, thread) end
   if not leased then soonest[set] = math.min(at, soonest[set] or math.huge) end
   return set

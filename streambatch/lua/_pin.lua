@@ -1,9 +1,14 @@
 local function entries_of(row, entries)
-  for i, entry in ipairs(entries) do
-    local f = {}
-    for j = 1, #entry[2], 2 do f[entry[2][j]] = entry[2][j + 1] end
-    local n = #row
-    row[n + 1], row[n + 2], row[n + 3], row[n + 4] = entry[1], f.id or '', f.author or '', f.m or ''
+  local n = #row
+  for _, entry in ipairs(entries) do
+    local e = entry[2]
+    if e[3] ~= 'id' or e[5] ~= 'author' or e[9] ~= 'm' then  -- a later release may order its fields anew
+      local f = {}
+      for j = 1, #e, 2 do f[e[j]] = e[j + 1] end
+      e = {nil, nil, nil, f.id or '', nil, f.author or '', nil, nil, nil, f.m or ''}
+    end
+    row[n + 1], row[n + 2], row[n + 3], row[n + 4] = entry[1], e[4], e[6], e[10]
+    n = n + 4
   end
   return row
 end

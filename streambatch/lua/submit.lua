@@ -1,37 +1,34 @@
 #!lua
 -- submit: store messages of many threads; one answer string: a word and an entry id per message.
--- Words: q (queued) d (duplicate) n (too many pending) b (too many bytes) x (broken thread: which kind).
--- Re-sent: the stored answer (same number), 'stale' (older number), 'unknown' (re-sent, but the producer is gone).
--- Refused at maxmemory (no allow-oom): memory must not fill with what cannot be drained.  O(messages).
+-- Words: q (queued) d (duplicate) n, b (too many messages, bytes) x (broken: which kind). Re-sent: the stored answer;
+-- 'stale' (older number); 'unknown' (producer gone). Refused at maxmemory: it must not fill up for good.  O(messages).
 -- uses: _open _window _producer
 local producer = unpack(KEYS, 11, 11)
 local number, resend, producer_ttl, max_pending, max_bytes = unpack(ARGV, 6, 10)
-max_pending, max_bytes = tonumber(max_pending), tonumber(max_bytes)
-local known = recall(producer, number, resend, producer_ttl)
+local known, key, i, answer = recall(producer, number, resend, producer_ttl), 12, 11, {}
 if known then return known end
-local key, i, answer = 12, 11, {}
+max_pending, max_bytes = tonumber(max_pending), tonumber(max_bytes)
 while i <= #ARGV do
   local thread, n = ARGV[i], tonumber(ARGV[i + 1])
   local stream, window, run, last = unpack(KEYS, key, key + 3)
   key, i, bad = key + 4, i + 2, nil
-  local length, w = read('XLEN', stream), nil
-  w = window_of(window, length)
+  local w = window_of(window, 0)
   local active, prior = redis.call('EXISTS', run) == 1, nil
-  if length == 0 then
-    if not active then w.n, w.b = 0, 0 end
-    prior = read('HGET', last, 'id')
+  if w.n == 0 then
+    local length = read('XLEN', stream)
+    if length == 0 then prior = read('HGET', last, 'id') elseif not active then w.n = length end
+    if w.n == 0 then w.b = 0 end
   end
   local stored = 0
   for _ = 1, n do
     local mid, memory, author, size, wait, quiet, m = unpack(ARGV, i, i + 6)
     i = i + 7
-    local seen, first = tonumber(memory) > 0, nil
-    if seen then first = read('GET', KEYS[key]) key = key + 1 end
-    local word, id = 'd', first
+    local seen, word, id = tonumber(memory) > 0, 'd', nil
+    if seen then id = read('GET', KEYS[key]) key = key + 1 end
     if bad then word, id = 'x', string.match(bad, '}:(%a+)')
-    elseif not first or type(first) == 'table' then
+    elseif not id then
       word, id = 'q', '-'
-      if length >= max_pending then word = 'n' elseif w.n > 0 and w.b + size > max_bytes then word = 'b' end
+      if w.n >= max_pending then word = 'n' elseif w.n > 0 and w.b + size > max_bytes then word = 'b' end
     end
     if word == 'q' then
       local auto = simulated and string.format('%.0f-*', now) or '*'
@@ -40,17 +37,20 @@ while i <= #ARGV do
         if tonumber(ms) >= now then auto = ms .. '-' .. string.format('%.0f', seq + 1) end
         prior = nil
       end
-      id = redis.call('XADD', stream, auto, 'v', 1, 'id', mid, 'author', author, 'size', size, 'm', m)
+      id = redis.pcall('XADD', stream, auto, 'v', 1, 'id', mid, 'author', author, 'size', size, 'm', m)
+      if type(id) == 'table' then bad, word, id = stream, 'x', 'stream' end
+    end
+    if word == 'q' then
       if seen then redis.call('SET', KEYS[key - 1], id, 'PX', memory) end
       if w.n == 0 then w.f, w.q = now, -1 end
       if tonumber(quiet) < 0 then w.q = 0 elseif w.q ~= 0 then w.q = now + quiet end
-      w.n, w.b, w.w, length, stored = w.n + 1, w.b + size, tonumber(wait), length + 1, stored + 1
+      w.n, w.b, w.w, stored = w.n + 1, w.b + size, tonumber(wait), stored + 1
     elseif word == 'd' then count('duplicates', 1) end
     answer[#answer + 1] = word .. ' ' .. id
   end
   if stored > 0 then
     window_save(window, w)
-    if not active then place(thread, due, window_at(w)) end
+    if not active then place(thread, due, window_at(w), false, true) end
     count('messages', stored) count('received', stored)
   end
 end

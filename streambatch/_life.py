@@ -1,0 +1,179 @@
+"""An open queue: its parts, and the one background task that owns every loop.
+
+Theory of operation
+-------------------
+``start`` connects, checks the server, joins the partitions and starts one task with the loops (lanes, intake, hints,
+keeper, worker). It is a task of its own, so a queue may be closed from another task than the one that opened it, as
+the start-up and shut-down callbacks of bot frameworks do. If a loop ever fails, the group ends, every pending call
+fails, ``health()`` says so, and closing raises the cause.
+
+``stop`` goes from senders to receivers: no new claims, running turns get their grace, the intake empties, then the
+connections close. What waits stays stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from ._connect import Client, attempt_closed, check, client_of, masked, scheme_of
+from ._desk import Desk
+from ._due import LONGEST
+from ._echo import Echo
+from ._events import Event
+from ._explain import Health
+from ._hints import Hints
+from ._intake import Intake
+from ._keeper import Keeper
+from ._keys import Keys
+from ._ports import Codec, Deliver, Runner
+from ._settings import Settings
+from ._store import Store
+from ._turn import Turn
+from ._worker import Worker
+from .errors import QueueClosed, StoreError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a queue was given, checked: everything an open queue is made from."""
+
+    target: object
+    keys: Keys
+    settings: Settings
+    runner: Runner | None
+    deliver: Deliver | None
+    codec: Codec
+
+
+class Life:
+    """An open queue: its parts, and the task that runs them."""
+
+    def __init__(self, plan: Plan, client: Client, ours: bool, emit: Callable[[Event], None]) -> None:
+        s, runner, deliver = plan.settings, plan.runner, plan.deliver
+        self.emit = emit
+        self.client, self.ours = client, ours
+        self.store = Store(
+            client, plan.keys, s, plan.codec, emit,
+            runs=runner is not None, hands=deliver is not None, history=bool(getattr(runner, "history", False)),
+        )  # fmt: skip
+        self.intake = Intake(self.store, s.intake_limit)
+        self.desk = Desk(self.store, self.intake.producer)
+        self.hints = Hints(client, plan.keys, self._heard)
+        self.echo = Echo(self.store, self.hints.listening.is_set)
+        self.keeper = Keeper(self.store, s.lease)
+        self.worker: Worker | None = None
+        if runner is not None or deliver is not None:
+            turn = Turn(self.store, self.keeper, s, runner, deliver, emit)
+            self.worker = Worker(self.store, turn, s.concurrency, self.intake.producer, emit)
+        self._runner = runner
+        self._embedded: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._loop_start = self._loop.time()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, plan: Plan, emit: Callable[[Event], None]) -> Life:
+        """Connect, check, join, run."""
+        target, embedded = plan.target, None
+        if isinstance(target, str) and scheme_of(target) == "embedded":
+            from .embedded import EmbeddedServer
+
+            embedded = await EmbeddedServer.open(target)
+            target = f"unix://{embedded.socket}"
+        client, ours = client_of(target, plan.settings, 8 + 4 * plan.settings.partitions)
+        opened = cls(plan, client, ours, emit)
+        opened._embedded = embedded
+        try:
+            await check(client, plan.keys, plan.settings, emit)
+            for partition in range(plan.settings.partitions):
+                await opened.store.attach(partition, opened.intake.producer)
+            if embedded is not None and embedded.alone:
+                await opened.desk.forfeit()
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await opened._close()
+            if isinstance(error, StoreError) and isinstance(target, str):
+                raise StoreError(f"{masked(target)}: {error}") from None
+            raise
+        opened._task = asyncio.create_task(opened._main(), name="streambatch")
+        return opened
+
+    def check(self) -> None:
+        """Refuse a call from another event loop, or on a queue that broke."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("this queue belongs to another event loop; make one queue per loop")
+        if self._task is not None and self._task.done():
+            error = None if self._task.cancelled() else self._task.exception()
+            raise QueueClosed(f"the queue broke: {type(error).__name__}")
+
+    async def _main(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            loops = [lane.run() for lane in self.store.lanes]
+            loops += [gate.run() for gate in self.intake.gates]
+            loops += [self.hints.run(), self.keeper.run()]
+            if self._embedded is not None:
+                loops.append(self._embedded.run())
+            tasks = [group.create_task(loop) for loop in loops]
+            if self.worker is not None:
+                group.create_task(self.worker.run(), name="streambatch worker")
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def quiet(self, grace: float) -> int:
+        """No new Runs; running ones get *grace* seconds."""
+        return 0 if self.worker is None else await self.worker.stop(grace)
+
+    async def stop(self, grace: float) -> None:
+        """Senders first, then receivers, then connections."""
+        assert self._task is not None
+        await self.quiet(grace)
+        if not self._task.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self.intake.drained()
+        self.echo.close()
+        self._stopping.set()
+        try:
+            await self._task
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        await self.store.aclose()
+        if self.ours:
+            await attempt_closed(self.client)
+        closer = getattr(self._runner, "aclose", None)
+        if closer is not None:
+            await closer()
+        if self._embedded is not None:
+            await self._embedded.aclose()
+
+    def _heard(self, partition: int, word: str, argument: str) -> None:
+        if word == "reply":
+            self.echo.heard(argument)
+        elif self.worker is not None:
+            self.worker.loops[partition].hint(word, argument)
+
+    def health(self) -> Health:
+        """Readiness; sends nothing."""
+        now, worker = self._loop.time(), self.worker
+        polls = [] if worker is None else [loop.polled for loop in worker.loops]
+        last = None if not polls else max(now - (self._loop_start if p is None else p) for p in polls)
+        free = 0 if worker is None else worker.slots.free
+        reason = ""
+        if self._task is None or self._task.done():
+            reason = "the queue's background task ended"
+        elif self.store.away:
+            reason = "the server does not answer"
+        elif last is not None and last > 5 * LONGEST and free > 0:
+            reason = f"no successful poll for {last:.1f} s"
+        waiting = sum(gate.size for gate in self.intake.gates)
+        return Health(not reason, reason, last, 0 if worker is None else len(worker), free, waiting)
