@@ -69,6 +69,8 @@ class ResponsesRunner:
         'responses-local'
     """
 
+    history = True  # the queue loads and keeps a thread's turns only for runners that say so
+
     def __init__(
         self,
         *,

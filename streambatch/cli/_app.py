@@ -1,0 +1,57 @@
+"""The verbs of the command line and their options; what a verb does is in its own module."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streambatch.errors import StreambatchError
+
+app = typer.Typer(
+    name="streambatch",
+    help="Durable per-thread batching for LLM bots: a burst of messages becomes one Run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def streambatch() -> None:
+    """Keep verbs as verbs, also while there is only one."""
+
+
+@app.command()
+def chat(
+    *,
+    url: Annotated[
+        str | None, typer.Option(help="The queue's server, e.g. redis://localhost:6379; without it an embedded one.")
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="The folder of the embedded server; the conversation goes on from there.")
+    ] = Path("streambatch-chat"),
+    thread: Annotated[str, typer.Option(help="The name of the conversation.")] = "chat",
+    model: Annotated[
+        str | None, typer.Option(help="The provider's model (with OPENAI_API_KEY or OPENAI_BASE_URL).")
+    ] = None,
+    instructions: Annotated[str, typer.Option(help="What the model is told before everything else.")] = (
+        "You are a helpful assistant. Answer in one or two short sentences."
+    ),
+    debounce: Annotated[float, typer.Option(min=0, max=60, help="Quiet seconds that end a burst.")] = 2.0,
+) -> None:
+    """Talk to a model in the terminal: lines typed quickly become one Run, and no line is lost.
+
+    Without an account: a small local model and an embedded server. With OPENAI_API_KEY (and OPENAI_BASE_URL, --model)
+    the provider's. Piped input is one burst: its answer goes to stdout. /quit or Ctrl-D leaves.
+    """
+    from streambatch.cli import _chat
+
+    wishes = _chat.Wishes(url, data, thread, model, instructions, debounce)
+    try:
+        code = _chat.chat(wishes)
+    except StreambatchError as error:
+        sys.exit(f"streambatch: {error}")
+    raise typer.Exit(code)
