@@ -53,11 +53,7 @@ class Desk:
         rows: list[Any] = await store.control(
             None, (), ("XRANGE", key, start, "+", "COUNT", store.settings.max_pending)
         )
-        flat: list[bytes] = []
-        for entry, fields in rows:
-            named = dict(zip(fields[::2], fields[1::2], strict=True))
-            flat += [entry, *(named.get(name, b"") for name in (b"id", b"author", b"m"))]
-        return messages_of(store.setting, thread, tuple(flat))
+        return messages_of(store.setting, thread, rows)
 
     async def touch(self, thread: str, quiet: float) -> str:
         """Typing (*quiet* seconds) or run_now (negative)."""
@@ -118,17 +114,17 @@ class Desk:
 
     def _letter(self, partition: int, entry: str, fields: Sequence[bytes]) -> DeadLetterInfo:
         f: dict[str, bytes] = {}
-        messages: list[list[bytes]] = []
+        messages: list[tuple[bytes, list[bytes]]] = []
         for name, value in zip((raw.decode() for raw in fields[::2]), fields[1::2], strict=True):
             if name == "e":
-                messages.append([value, b"", b"", b""])
-            elif name in (">id", ">author", ">m") and messages:
-                messages[-1][(">id", ">author", ">m").index(name) + 1] = value
+                messages.append((value, []))
+            elif name.startswith(">") and messages:
+                messages[-1][1].extend((name[1:].encode(), value))
             else:
                 f[name] = value
         thread = f["t"].decode()
         try:
-            content = messages_of(self._store.setting, thread, tuple(value for row in messages for value in row))
+            content = messages_of(self._store.setting, thread, messages)
         except StoreError:
             content = ()
         return DeadLetterInfo(
@@ -162,8 +158,8 @@ class Desk:
         if partition >= self._store.keys.partitions:
             raise UsageError(f"{letter!r} is not the id of a dead letter")
 
-    async def forfeit(self) -> int:
-        """End the leases of dead processes; only for a process that knows it is alone."""
+    async def forfeit(self, opened_at: float) -> int:
+        """End leases taken before *opened_at* (seconds since 1970); only for a process that knows it was alone then."""
         ended = 0
         for p in range(self._store.keys.partitions):
             for kind in ("due", "outbox"):
@@ -173,7 +169,7 @@ class Desk:
                 ):
                     threads = [name.decode() for name in names]
                     pairs = [key for t in threads for key in self._store.keys.some(p, t, ("lease", "run"))]
-                    argv = [*self._store.opening(), *threads]
+                    argv = [*self._store.opening(), ms(opened_at), *threads]
                     ended += await self._store.control(scripts.FORFEIT, [*self._store.keys.shared(p), *pairs], argv)
                     start += 500
         return ended

@@ -31,9 +31,9 @@ Row = list[Any]
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One thread's share of a script call, and who waits for its row."""
+    """One thread's share of a script call, or with script None a plain command; and who waits for its row."""
 
-    script: Script
+    script: Script | None
     keys: Sequence[str]
     argv: Sequence[Arg]
     until: float
@@ -93,9 +93,9 @@ class Lane:
                 answer.set_exception(error)
 
     async def _flush(self, batch: list[Request]) -> None:
-        groups: dict[str, list[Request]] = {}
+        groups: dict[object, list[Request]] = {}
         for request in batch:
-            groups.setdefault(request.script.name, []).append(request)
+            groups.setdefault(request.script.name if request.script else request, []).append(request)
         order = list(groups.values())
         try:
             answers = await self._wire.exchange([self._call(group) for group in order])
@@ -114,7 +114,7 @@ class Lane:
             elif isinstance(answer, Exception):
                 _fail(group, answer)
             else:
-                _tell(group, answer)
+                _tell(group, answer if group[0].script else [answer])
         if passing:
             await self._again(passing, StoreError("the server refuses for now"))
         else:
@@ -135,12 +135,15 @@ class Lane:
         await asyncio.sleep(reconnect(self._tries, random.random()))
 
     def _call(self, group: list[Request]) -> Call:
-        keys, argv = self._head(group[0].script)
+        script = group[0].script
+        if script is None:
+            return Call(None, (), group[0].argv)
+        keys, argv = self._head(script)
         all_keys, all_argv = list(keys), list(argv)
         for request in group:
             all_keys += request.keys
             all_argv += request.argv
-        return Call(group[0].script, all_keys, all_argv)
+        return Call(script, all_keys, all_argv)
 
 
 def _fail(group: list[Request], error: Exception) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 
@@ -86,7 +87,7 @@ class Life:
             from .embedded import EmbeddedServer
 
             embedded = await EmbeddedServer.open(target)
-            target = f"unix://{embedded.socket}"
+            target = f"unix://{quote(embedded.socket)}"
         client, ours = client_of(target, plan.settings, 8 + 4 * plan.settings.partitions)
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
@@ -95,7 +96,7 @@ class Life:
             for partition in range(plan.settings.partitions):
                 await opened.store.attach(partition, opened.intake.producer)
             if embedded is not None and embedded.alone:
-                await opened.desk.forfeit()
+                await opened.desk.forfeit(embedded.opened_at)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await opened._close()

@@ -6,7 +6,9 @@ own Run, and end as its own dead letter, not the claim of a hundred threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ._lane import Row
 from ._lease import Lease
@@ -45,31 +47,28 @@ class Work:
     attempted: float
     left: float
     first: str
+    last: str
     revision: int
     attempts: int
     checkpoint: bytes | None
     kind: str
     state: bytes
     turns: tuple[bytes, ...]
-    entries: tuple[bytes, ...]
-
-    @property
-    def size(self) -> int:
-        """How many messages it has."""
-        return len(self.entries) // 4
 
     def id(self, setting: Setting) -> str:
         """The batch id."""
         return batch_id(setting.namespace, self.lease.thread, self.first, self.revision)
 
-    def read(self, setting: Setting, attempt: int) -> Batch:
-        """The batch; raises StoreError if something stored is damaged."""
+    def read(self, setting: Setting, attempt: int, entries: Sequence[Entry]) -> Batch:
+        """The batch from its entries; raises StoreError if something stored is damaged or missing."""
+        if not entries:
+            raise StoreError(f"the batch of thread {self.lease.thread!r} is gone from the stream")
         thread = self.lease.thread
         state: Json = from_json(setting.decode(self.state, "state", thread), "state") if self.state else None
         return Batch(
             thread=thread,
             id=self.id(setting),
-            messages=messages_of(setting, thread, self.entries),
+            messages=messages_of(setting, thread, entries),
             attempt=attempt,
             state=state,
             history=tuple(from_json(setting.decode(turn, "turn", thread), "history") for turn in self.turns),
@@ -103,6 +102,8 @@ class NotNow:
 
 
 Claimed = Work | Handover | NotNow
+Entry = Sequence[Any]
+_FIELDS = [b"id", b"author", b"size", b"m"]
 
 
 def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
@@ -115,29 +116,36 @@ def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
     left = int(row[3]) / 1000
     if word == "reply":
         return Handover(held, attempted, left, int(row[4]), int(row[5]), row[7])
-    turns = 12 + int(row[11])
     return Work(
         lease=held,
         attempted=attempted,
         left=left,
         first=row[4].decode(),
-        revision=int(row[5]),
-        attempts=int(row[6]),
-        checkpoint=row[8] if row[7] == b"1" else None,
-        kind=row[9].decode(),
-        state=row[10],
-        turns=tuple(row[12:turns]),
-        entries=tuple(row[turns:]),
+        last=row[5].decode(),
+        revision=int(row[6]),
+        attempts=int(row[7]),
+        checkpoint=row[9] if row[8] == b"1" else None,
+        kind=row[10].decode(),
+        state=row[11],
+        turns=tuple(row[12:]),
     )
 
 
-def messages_of(setting: Setting, thread: str, entries: tuple[bytes, ...]) -> tuple[Message, ...]:
-    """Entry id, message id, author, bytes, again and again, as messages."""
+def messages_of(setting: Setting, thread: str, entries: Sequence[Entry]) -> tuple[Message, ...]:
+    """Entries of a stream as messages; fields of a later release are passed over, and their order does not matter."""
     found: list[Message] = []
-    for i in range(0, len(entries), 4):
-        entry, name, author = entries[i].decode(), entries[i + 1].decode(), entries[i + 2].decode()
-        data = setting.decode(entries[i + 3], "message", thread, name)
-        found.append(decode_message(data, entry, name or entry, author))
+    for raw, fields in entries:
+        if fields[2::2] == _FIELDS:
+            name, author, data = fields[3].decode(), fields[5].decode(), fields[9]
+        else:
+            named = dict(zip(fields[::2], fields[1::2], strict=False))
+            name, author, data = (
+                named.get(b"id", b"").decode(),
+                named.get(b"author", b"").decode(),
+                named.get(b"m", b""),
+            )
+        entry = raw.decode()
+        found.append(decode_message(setting.decode(data, "message", thread, name), entry, name or entry, author))
     return tuple(found)
 
 

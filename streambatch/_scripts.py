@@ -168,7 +168,7 @@ LOOK = Script.load("look", "meta due outbox parked paused stream window lease ru
 STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
 ATTACH = Script.load("attach", "producer", "hands producer_ttl")
 PROBE = Script.load("probe", "stream hash zset set list string hints")
-FORFEIT = Script.load("forfeit", "lease run", "thread")
+FORFEIT = Script.load("forfeit", "opened", "lease run", "thread")
 
 Command = tuple[Arg, ...]
 

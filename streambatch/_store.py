@@ -146,10 +146,13 @@ class Store:
         row = await self._ask(scripts.CLAIM, partition, lease.keys, thread, claim, claim, wait=self.settings.lease)
         return claimed(row, lease, now)
 
-    async def start(self, lease: Lease) -> int:
-        """Count a started attempt; returns its number. Raises LeaseLost."""
+    async def start(self, work: Work) -> tuple[int, Row]:
+        """Count a started attempt and read the batch, in one exchange: its number, its entries. Raises LeaseLost."""
+        lease, until = work.lease, asyncio.get_running_loop().time() + 2 * work.lease.ttl
+        read = Request(None, (), ("XRANGE", lease.keys[0], work.first, work.last), until)
+        entries = self.lanes[lease.partition].put(read)
         row = await self._held(scripts.START, lease, lease.token, keys=lease.keys[2:4])
-        return int(row[1])
+        return int(row[1]), await entries
 
     async def checkpoint(self, lease: Lease, data: bytes) -> None:
         """Keep a runner's bytes. Raises LeaseLost."""
@@ -159,7 +162,7 @@ class Store:
     async def more(self, lease: Lease, number: int) -> tuple[int, tuple[Message, ...]]:
         """What arrived meanwhile joins the batch: its new revision and the new messages. Raises LeaseLost."""
         row = await self._held(scripts.MORE, lease, lease.thread, lease.token, f"{lease.token}m{number}")
-        return int(row[1]), messages_of(self.setting, lease.thread, tuple(row[2:]))
+        return int(row[1]), messages_of(self.setting, lease.thread, row[2:])
 
     async def settle(
         self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool

@@ -101,14 +101,14 @@ class Turn:
 
     async def _run(self, hold: Hold, work: Work) -> Claimed | None:
         lease, store = work.lease, self._store
-        attempt = await store.start(lease)
+        attempt, entries = await store.start(work)
         name = work.id(store.setting)
         if attempt > self._settings.max_attempts:
             return await self._bury(work, name, f"{attempt - 1} Runs were started and none ended (crash or kill)")
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            batch = work.read(store.setting, attempt)
+            batch = work.read(store.setting, attempt, entries)
             self._announce(work, batch)
             run = LiveRun(store, work, batch, self._emit)
             answer, kind = await self._answer(hold, work, run)

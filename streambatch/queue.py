@@ -85,8 +85,7 @@ class BatchQueue:
         self._keys = Keys(namespace, self.settings.partitions)
         self._runner = None if runner is None else runner_of(runner)
         self._deliver = deliver
-        self._listeners = tuple(listeners)
-        self._log = log
+        self._emit = emitter((*_log(log), *listeners))
         self._codec = codec or Plain()
         self._open: Life | None = None
         self._entered = False
@@ -98,7 +97,7 @@ class BatchQueue:
             raise UsageError("this queue was entered before; a queue is opened once (make another one)")
         self._entered = True
         plan = Plan(self._target, self._keys, self.settings, self._runner, self._deliver, self._codec)
-        self._open = await Life.start(plan, self._emitter())
+        self._open = await Life.start(plan, self._emit)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -260,13 +259,6 @@ class BatchQueue:
         opened.check()
         return opened
 
-    def _emitter(self) -> Callable[[Event], None]:
-        if not self._log:
-            return emitter(self._listeners)
-        from .instrumentation._structlog import log_event
-
-        return emitter((log_event, *self._listeners))
-
     def _entry(
         self, thread: str, content: object, message_id: str | int | None, author: str | int | None,
         sent_at: datetime | None, metadata: Mapping[str, Json] | None, debounce: Seconds | None, *, now: bool,
@@ -298,6 +290,15 @@ class BatchQueue:
                 'durability="disk" for one message needs a queue with durability="disk" (checked at start)'
             )
         return asked if isinstance(asked, Replicas) else None
+
+
+def _log(wanted: bool) -> tuple[Callable[[Event], None], ...]:
+    """The default listener; imported when a queue is made, not inside the event loop (it reads files)."""
+    if not wanted:
+        return ()
+    from .instrumentation._structlog import log_event
+
+    return (log_event,)
 
 
 __all__ = ["BatchQueue", "Receipt"]

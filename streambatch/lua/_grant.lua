@@ -1,5 +1,5 @@
 -- I3: writes the lease and answers with all that its holder needs.
-local function grant(thread, k, r, l, phase, claim, nonce, entries)
+local function grant(thread, k, r, phase, claim, nonce)
   local token = redis.call('INCR', epoch) .. ':' .. nonce
   local prior = math.max(tonumber(r.fence or 0), tonumber(redis.call('HGET', k.last, 'fence') or 0))
   local fence = string.format('%.0f', math.max(prior + 1, now * 1000))
@@ -13,12 +13,13 @@ local function grant(thread, k, r, l, phase, claim, nonce, entries)
   return token, fence
 end
 
-local function row_of(k, r, phase, token, fence, left, entries)
+-- The members are read by XRANGE first last, together with `start`: content need not pass through Lua.
+local function row_of(k, r, phase, token, fence, left)
   if phase == 'reply' then return {'reply', token, fence, left, r.tries or '0', r.seq or '0', r.batch or '', r.reply} end
   local head = read('HMGET', k.head, 'kind', 'state')
   local turns = history == '1' and read('LRANGE', k.log, 0, -1) or {}
-  local row = {'batch', token, fence, left, r.first, r.rev, tostring(r.attempts), r.cp and '1' or '0', r.cp or '',
-    head[1] or '', head[2] or '', #turns}
+  local row = {'batch', token, fence, left, r.first, r.last, r.rev, tostring(r.attempts), r.cp and '1' or '0', r.cp or '',
+    head[1] or '', head[2] or ''}
   for i, turn in ipairs(turns) do row[12 + i] = turn end
-  return entries_of(row, entries)
+  return row
 end

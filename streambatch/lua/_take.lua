@@ -11,12 +11,11 @@ local function take(thread, k, claim, nonce)
   local length, w = read('XLEN', k.stream), nil
   read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then place(thread, due, now + 1000) return {'broken', bad} end
-  local set, entries = r.reply and outbox or due, nil
+  local set = r.reply and outbox or due
   if l[1] and live(l[3], l[4]) then
     local left = tonumber(l[3]) - now
     if l[2] ~= claim then place(thread, set, tonumber(l[3]), true) return {'held', left} end
-    if r.first and not r.reply then entries = redis.call('XRANGE', k.stream, r.first, r.last) end
-    return row_of(k, r, l[5], l[1], r.fence, left, entries)
+    return row_of(k, r, l[5], l[1], r.fence, left)
   end
   if r.reply and hands ~= '1' or not r.reply and runs ~= '1' then
     place(thread, set, math.max(r.at, now))
@@ -26,19 +25,22 @@ local function take(thread, k, claim, nonce)
   if not r.reply then
     if halted then return {'halted'} end
     if may_park and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end
-    if r.first then entries = redis.call('XRANGE', k.stream, r.first, r.last) end
-    if r.first and #entries == 0 then redis.call('DEL', k.run) count('runs', -1) r = {} end
+    if r.first and #redis.call('XRANGE', k.stream, r.first, r.last, 'COUNT', 1) == 0 then
+      redis.call('DEL', k.run)
+      count('runs', -1)
+      r = {}
+    end
     if not r.first then
       if length == 0 then redis.call('DEL', k.stream, k.window) redis.call('ZREM', due, thread) return {'idle'} end
       w = window_of(k.window, length)
       local at = window_at(w)
       if at > now then place(thread, due, at) return {'later', at - now} end
-      r, entries = pin(thread, k, w)
+      r = pin(thread, k, w)
     end
   end
   local phase = r.reply and 'reply' or 'run'
-  local token, fence = grant(thread, k, r, l, phase, claim, nonce)
-  return row_of(k, r, phase, token, fence, ttl, entries)
+  local token, fence = grant(thread, k, r, phase, claim, nonce)
+  return row_of(k, r, phase, token, fence, ttl)
 end
 
 -- The worker keeps the thread hot, unless another one has waited longer (I12).

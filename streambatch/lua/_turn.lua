@@ -20,12 +20,14 @@ local function tombstone(k, op, answer)
   redis.call('PEXPIRE', k.lease, 60000)
 end
 
+-- Acknowledged and deleted are the members as the server has them, whatever the caller believes. The PEL names them
+-- without their content; if it does not know them all (the group vanished), the stream does.
 local function ack(k, first, last, n)
-  local pending, ids = redis.pcall('XPENDING', k.stream, 'runs', '-', '+', n), {}
-  if pending.err or #pending ~= tonumber(n) then pending = redis.call('XRANGE', k.stream, first, last) end
-  for i, entry in ipairs(pending) do ids[i] = entry[1] end
+  local ids = redis.pcall('XPENDING', k.stream, 'runs', first, last, n)
+  if ids.err or #ids ~= tonumber(n) then ids = redis.call('XRANGE', k.stream, first, last) end
+  for i, entry in ipairs(ids) do ids[i] = entry[1] end
   if #ids == 0 then return end
-  if not pending.err then redis.pcall('XACK', k.stream, 'runs', unpack(ids)) end
+  redis.pcall('XACK', k.stream, 'runs', unpack(ids))
   redis.call('XDEL', k.stream, unpack(ids))
   count('messages', -#ids)
 end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- more: what arrived since the batch was pinned joins it: a new revision (I4). Rows: {more, rev, 4 fields per message…},
+-- more: what arrived since the batch was pinned joins it: a new revision (I4). Rows: {more, rev, entry…},
 -- {lost}. Re-sent with the same op: the same messages again.  O(messages).
--- uses: _open _window _turn _pin
+-- uses: _open _window _turn
 local out = {}
 for i = 0, (#ARGV - 15) / 3 - 1 do
   local thread, token, op = unpack(ARGV, 16 + i * 3, 18 + i * 3)
@@ -14,7 +14,7 @@ for i = 0, (#ARGV - 15) / 3 - 1 do
   if bad then row = {'broken', bad}
   elseif held == token and v[1] then
     if v[4] == op then
-      row = entries_of({'more', v[6]}, redis.call('XRANGE', k.stream, v[5], v[1]))
+      row = {'more', v[6], unpack(redis.call('XRANGE', k.stream, v[5], v[1]))}
     else
       local free = math.min(most - v[2], length - v[2])
       local entries = free > 0 and redis.call('XRANGE', k.stream, '(' .. v[1], '+', 'COUNT', free) or {}
@@ -27,7 +27,7 @@ for i = 0, (#ARGV - 15) / 3 - 1 do
         w.n = math.max(0, w.n - #entries)
         if w.n == 0 then w.b = 0 end
         window_save(k.window, w)
-        row = entries_of({'more', rev}, entries)
+        row = {'more', rev, unpack(entries)}
       end
     end
   end
