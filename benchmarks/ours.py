@@ -37,7 +37,7 @@ class Ours:
     @asynccontextmanager
     async def submitting(self, namespace: str, debounce: float) -> AsyncIterator[Submit]:
         """Open a queue that only submits; yields `submit(thread, text, message_id)`."""
-        async with self._queue(namespace, debounce, listeners=[_ignore]) as queue:
+        async with self._queue(namespace, debounce, log=False, listeners=[_ignore]) as queue:
 
             def submit(thread: str, text: str, message_id: str | None) -> Awaitable[object]:
                 return queue.submit(thread, text, message_id=message_id)
@@ -58,7 +58,7 @@ class Ours:
             elif kind in FAULTS:
                 ledger.fault(f"unexpected event {kind}")
 
-        async with self._queue(namespace, debounce, runner=answer, concurrency=concurrency, listeners=[listen]):
+        async with self._queue(namespace, debounce, runner=answer, concurrency=concurrency, log=False, listeners=[listen]):
             yield
 
 

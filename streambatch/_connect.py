@@ -61,6 +61,7 @@ def _common(settings: Settings, connections: int) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "protocol": 2,
+        "driver_info": None,  # it would read package metadata from disk for every connection
         "socket_timeout": None,  # the whole exchange has a limit (Wire); one more per read and write costs a task each
         "socket_connect_timeout": wait,
         "timeout": wait,

@@ -3,7 +3,7 @@ local meta, due, outbox = unpack(KEYS, 1, 3)
 local now, partitions, horizon, runs, hands, limit = unpack(ARGV, 1, 6)
 
 -- peek: who is due, and when is the next? Answers {now, next or -1, state, index, thread, index, thread …}.
--- State: ok, halted (no Runs), new (no meta: attach again). Scores beyond now + horizon are handed out as due: only a
+-- State: ok, halted (no Runs), new (FLUSHALL took the meta: attach again). Scores beyond now + horizon are handed out as due: only a
 -- clock that was stepped back leaves them, and claim judges each by its own times.
 -- Re-sent: reads again.  O(log N + limit).
 if now == '' then
@@ -11,8 +11,8 @@ if now == '' then
   now = t[1] * 1000 + math.floor(t[2] / 1000)
 end
 now, horizon, limit = tonumber(now), tonumber(horizon), tonumber(limit)
-local m = redis.call('HMGET', meta, 'layout', 'partitions', 'paused')
-if not m[1] then return {now, -1, 'new'} end
+local m = redis.call('HMGET', meta, 'layout', 'partitions', 'paused', 'delivers')
+if not m[1] or hands == '1' and m[4] ~= '1' then return {now, -1, 'new'} end
 if m[1] ~= '1' or m[2] ~= partitions then
   return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2]))
 end

@@ -8,7 +8,7 @@ local number, resend, producer_ttl, id, wait = unpack(ARGV, 6, 10)
 local word = recall(producer, number, resend, producer_ttl)
 if word then return word end
 local letter = redis.call('XRANGE', dead, id, id)[1]
-local length, active = read('XLEN', stream), redis.call('EXISTS', run) == 1
+local length, active = read('XLEN', stream), read('HLEN', run) ~= 0
 local w, prior = window_of(window, length), read('HMGET', last, 'id')[1]
 if bad then return 'broken' end
 local f, entries, j = {}, {}, 1

@@ -28,7 +28,7 @@ while a <= #ARGV do
     redis.call('PEXPIRE', k.log, state_ttl)
     outcome(thread, k, kind, r, seq, r.fence, reply)
     count('batches', 1)
-    if kind == 'answered' and delivers then
+    if kind == 'answered' and (delivers or hands == '1') then
       redis.call('DEL', k.run)
       redis.call('HSET', k.run, 'reply', reply, 'batch', batch, 'seq', seq, 'tries', 0, 'fence', r.fence)
       if hands == '1' then

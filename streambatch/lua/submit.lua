@@ -13,7 +13,7 @@ while i <= #ARGV do
   local stream, window, run, last = unpack(KEYS, key, key + 3)
   key, i, bad = key + 4, i + 2, nil
   local w = window_of(window, 0)
-  local active, prior = redis.call('EXISTS', run) == 1, nil
+  local active, prior = read('HLEN', run) ~= 0, nil
   if w.n == 0 then
     local length = read('XLEN', stream)
     if length == 0 then prior = read('HGET', last, 'id') elseif not active then w.n = length end
