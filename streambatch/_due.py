@@ -2,26 +2,28 @@
 
 Theory of operation
 -------------------
-One loop per partition: peek, claim what is due and fits into the free slots, wait. The wait ends at the next moment in
-the index, after one second at most, or when a hint says that the head moved earlier; it is a local timer, because a
-blocking command of the server is noticed only on its 10 Hz tick. Polling is the truth: without a single hint the loop
-is never more than a second late, and it is the only path by which anything is found again: a retry, a dead worker's
-thread, a reply nobody delivered (rule 9).
+One loop per partition: peek, claim what is due and fits into the free slots, rest. Peek also names the next threads;
+a hint names the one that moved the head of an index. So at its moment a thread is claimed without another look. The
+rest ends at the next known moment or after a second; it is a local timer, because a blocking command of the server is
+noticed only on its 10 Hz tick. What is known locally may be wrong: claim judges, and says ``later``.
 
-The loop must never stop while health is green: every failure ends in another poll, and ``polled`` says when the last
-one succeeded. It can't spin either: a claim that takes nothing re-scores its thread, and after a second round without
-a claim the loop pauses.
+Polling is the truth: without a single hint the loop is never more than a second late, and it is the only path by which
+anything is found again: a retry, a dead worker's thread, a reply nobody delivered (rule 9). The loop must never stop
+while health is green: every failure ends in another poll, and ``polled`` says when the last one succeeded. It can't
+spin either: a claim that takes nothing re-scores its thread, and a second peek in a row without a claim is followed by
+a rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ._events import Emit, Repaired
 from ._retry import reconnect
-from ._rows import Handover, NotNow, Peek, Work
+from ._rows import Handover, NotNow, Work
+from ._scripts import Wire
 from ._store import Store
 from .errors import StoreError, StreambatchError
 
@@ -81,82 +83,94 @@ class Due:
         self._producer = producer
         self._emit = emit
         self._moved = asyncio.Event()
-        self._until = 0.0
+        self._soon: dict[str, float] = {}
         self._skew = 0.0
-        self._fruitless = 0
+        self._poll_at = 0.0
+        self._fruitless = False
         self.polled: float | None = None
-        self.overdue = 0.0
 
-    def hint(self, word: str, at: str) -> None:
-        """The head of an index moved earlier, to *at* (server ms)."""
+    def hint(self, word: str, argument: str) -> None:
+        """The head of an index moved earlier: ``<server ms> <thread>``."""
         if (word == "due" and self._store.runs) or (word == "outbox" and self._store.hands):
-            try:
-                until = float(at) / 1000 - self._skew
-            except ValueError:
-                return
-            if until < self._until:
-                self._until = until
+            at, _, thread = argument.partition(" ")
+            if at.isdigit():
+                self._soon[thread] = int(at) / 1000 - self._skew
                 self._moved.set()
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        wire, tries = self._store.wire(), 0
+        wire, tries, loop = self._store.wire(), 0, asyncio.get_running_loop()
         try:
             while True:
                 await self._slots.wait()
                 try:
-                    peek = await self._store.peek(wire, self._partition, min(self._slots.free, PAGE))
+                    known = self._known(loop.time())
+                    if known:
+                        await self._claim(known)
+                        self._poll_at = 0.0  # hints name only a new head: who comes after this one is not known
+                    if self._poll_at <= loop.time():
+                        await self._poll(wire)
                     tries = 0
-                    self._store.heard(None)
-                    await self._round(peek)
                 except StreambatchError as error:
                     tries += 1
                     self._store.heard(error if isinstance(error, StoreError) else None)
                     await asyncio.sleep(reconnect(tries, random.random()))
+                else:
+                    await self._rest()
         finally:
             await wire.close()
 
-    async def _round(self, peek: Peek) -> None:
+    def _known(self, now: float) -> list[str]:
+        """Threads whose known moment has come, as many as there are slots."""
+        ready = [thread for thread, at in self._soon.items() if at <= now][: self._slots.free]
+        for thread in ready:
+            del self._soon[thread]
+        return ready
+
+    async def _poll(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
+        asked = loop.time()
+        peek = await self._store.peek(wire, self._partition, min(self._slots.free, PAGE))
+        self._store.heard(None)
         now = loop.time()
-        self.polled, self._skew = now, peek.now / 1000 - now
-        self._until = now + LONGEST
-        if peek.next is not None:
-            self._until = min(self._until, peek.next / 1000 - self._skew)
+        # The server read its clock half-way, and cut it to whole milliseconds.
+        self.polled, self._skew, self._poll_at = now, (peek.now + 0.5) / 1000 - (asked + now) / 2, now + LONGEST
+        self._soon = {thread: at / 1000 - self._skew for thread, at in peek.soon}
         if peek.state == "new":
             await self._store.attach(self._partition, self._producer)
-        if peek.ready and await self._claim(peek) > 0:
-            self._fruitless = 0
+        if not peek.ready:
+            self._fruitless = False
             return
-        if peek.ready and self._fruitless == 0:
-            self._fruitless = 1
-            return
-        if peek.ready:
-            self._until = min(self._until, loop.time() + 0.05)
-        self._fruitless = 0
-        await self._rest()
+        if await self._claim(peek.ready) or not self._fruitless:
+            self._poll_at = 0.0  # there may be more than a page
+        else:
+            self._poll_at = now + 0.05
+        self._fruitless = not self._fruitless and self._poll_at == 0.0
 
-    async def _claim(self, peek: Peek) -> int:
-        claims = [self._store.claim(self._partition, thread) for _, thread in peek.ready[: self._slots.free]]
-        taken = 0
+    async def _claim(self, threads: Sequence[str]) -> int:
+        claims = [self._store.claim(self._partition, thread) for thread in threads[: self._slots.free]]
+        taken, now = 0, asyncio.get_running_loop().time()
         for found in await asyncio.gather(*claims, return_exceptions=True):
             if isinstance(found, Work | Handover):
                 taken += 1
                 self._slots.take()
                 self._start(found)
             elif isinstance(found, NotNow):
-                await self._not_now(found)
+                await self._not_now(found, now)
             elif isinstance(found, asyncio.CancelledError):
                 raise found
         return taken
 
-    async def _not_now(self, found: NotNow) -> None:
+    async def _not_now(self, found: NotNow, now: float) -> None:
         if found.word == "broken":
             self._emit(Repaired(found.thread, await self._store.repair(found.thread) or found.detail))
+        elif found.word == "later" and int(found.detail) < LONGEST * 1000:
+            self._soon[found.thread] = now + int(found.detail) / 1000
 
     async def _rest(self) -> None:
+        """Until the next known moment, the next poll, or a hint."""
         loop = asyncio.get_running_loop()
-        while (left := self._until - loop.time()) > 0:
+        while (left := min([self._poll_at, *self._soon.values()]) - loop.time()) > 0:
             self._moved.clear()
             try:
                 async with asyncio.timeout(left):

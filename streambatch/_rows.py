@@ -151,19 +151,20 @@ def messages_of(setting: Setting, thread: str, entries: Sequence[Entry]) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Who is due: server time (ms), the next moment (ms or None), ok | halted | new, and the threads."""
+    """Server time (ms), ok | halted | new, the threads that are due, and the next ones with their moments."""
 
     now: int
-    next: int | None
     state: str
-    ready: tuple[tuple[str, str], ...]
+    ready: tuple[str, ...]
+    soon: tuple[tuple[str, float], ...]
 
     @classmethod
     def of(cls, row: Row) -> Peek:
         """From the answer of peek; a thread that is due and odd at once is named once."""
-        pairs = {row[i + 1].decode(): row[i].decode() for i in range(3, len(row), 2)}
-        following = None if int(row[1]) < 0 else int(row[1])
-        return cls(int(row[0]), following, row[2].decode(), tuple((v, k) for k, v in pairs.items()))
+        triples = [(row[i], row[i + 1].decode(), float(row[i + 2])) for i in range(2, len(row), 3)]
+        ready = dict.fromkeys(thread for word, thread, _ in triples if word != b"soon")
+        soon = tuple((thread, at) for word, thread, at in triples if word == b"soon")
+        return cls(int(row[0]), row[1].decode(), tuple(ready), soon)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ class _Chat:
                 runner=runner,
                 namespace="chat",
                 listeners=[self._screen.listen],
+                log=False,
                 debounce=self._wishes.debounce,
                 dedup_window=7 * 86_400,
             )

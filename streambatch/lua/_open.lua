@@ -42,16 +42,16 @@ local function place(thread, set, at, leased, waits)
   if set ~= due then redis.call('ZREM', due, thread) end
   if set ~= outbox and not waits then redis.call('ZREM', outbox, thread) end
   if may_park and set ~= parked then redis.call('ZREM', parked, thread) end
-  if not leased then soonest[set] = math.min(at, soonest[set] or math.huge) end
+  if not leased and at < (soonest[set] and soonest[set].at or math.huge) then soonest[set] = {at = at, thread = thread} end
   return set
 end
 
 -- Counts are written and sleepers are woken once per call; a hint is sent only if the head of an index moved earlier.
 local function close()
   for field, n in pairs(counts) do if n ~= 0 then redis.call('HINCRBY', tally, field, n) end end
-  for set, at in pairs(soonest) do
-    if set ~= parked and at < before[set] then
-      redis.call('SPUBLISH', hints, (set == due and 'due ' or 'outbox ') .. string.format('%.0f', at))
+  for set, s in pairs(soonest) do
+    if set ~= parked and s.at < before[set] then
+      redis.call('SPUBLISH', hints, string.format('%s %.0f %s', set == due and 'due' or 'outbox', s.at, s.thread))
     end
   end
 end

@@ -6,8 +6,8 @@ local run, lease = unpack(KEYS, 11, 12)
 local thread, on = unpack(ARGV, 6, 7)
 if thread == '' then
   redis.call('HSET', meta, 'paused', on)
-  local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-  if head and on == '0' then redis.call('SPUBLISH', hints, 'due ' .. head) end
+  local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+  if head[1] and on == '0' then redis.call('SPUBLISH', hints, 'due ' .. head[2] .. ' ' .. head[1]) end
 elseif on == '1' then
   redis.call('SADD', paused, thread)
   may_park = true
