@@ -1,0 +1,56 @@
+"""Fixtures of the chaos tests: a ledger, a stage that starts actors, and a queue that only submits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streambatch import BatchQueue
+from tests.chaos.actor import Cast
+from tests.chaos.ledger import Ledger
+from tests.conftest import StartChild
+from tests.rig import Child
+
+QUICK: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.05}
+
+StartActor = Callable[..., Awaitable[Child]]
+OpenQueue = Callable[..., Awaitable[BatchQueue]]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """The ledger of this test."""
+    book = Ledger(tmp_path / "ledger")
+    yield book
+    book.close()
+
+
+@pytest.fixture
+async def act(ledger: Ledger, namespace: str, start_child: StartChild) -> StartActor:
+    """Start an actor and wait until it is ready: `await act("a", url, hold="run", lease=2)`."""
+
+    async def start(
+        name: str, url: str, *, run: bool = True, deliver: bool = True, hold: str = "", trace: bool = False, **more: Any
+    ) -> Child:
+        cast = Cast(name, url, namespace, str(ledger.path), run, deliver, hold, trace, {**QUICK, **more})
+        child = await start_child("tests/chaos/actor.py", cast.line())
+        await child.expect("READY")
+        return child
+
+    return start
+
+
+@pytest.fixture
+async def open_queue(namespace: str) -> AsyncIterator[OpenQueue]:
+    """Open a queue in this process, a submitting one unless a runner is given; it is closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(url: str, **more: Any) -> BatchQueue:
+            more = {"log": False, **QUICK, **more}
+            return await stack.enter_async_context(BatchQueue(url, namespace=namespace, **more))
+
+        yield start
