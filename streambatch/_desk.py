@@ -25,12 +25,11 @@ class Desk:
 
     Args:
         store: the server.
-        producer: this process' producer id; numbered calls of the desk have their own.
     """
 
-    def __init__(self, store: Store, producer: str) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._producer = f"{producer}-desk"
+        self._producer = f"{store.producer}-desk"
         self._number = 0
 
     async def look(self, thread: str) -> dict[str, str]:

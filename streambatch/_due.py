@@ -63,24 +63,16 @@ class Due:
         partition: which.
         slots: free places for turns, shared by all partitions.
         start: begins a turn with a claim; it owns the slot from then on.
-        joined: joins the partition again when its meta is gone (FLUSHALL).
         emit: where events go.
     """
 
     def __init__(
-        self,
-        store: Store,
-        partition: int,
-        slots: Slots,
-        start: Callable[[Work | Handover], None],
-        producer: str,
-        emit: Emit,
+        self, store: Store, partition: int, slots: Slots, start: Callable[[Work | Handover], None], emit: Emit
     ) -> None:
         self._store = store
         self._partition = partition
         self._slots = slots
         self._start = start
-        self._producer = producer
         self._emit = emit
         self._moved = asyncio.Event()
         self._soon: dict[str, float] = {}
@@ -137,7 +129,7 @@ class Due:
         self.polled, self._skew, self._poll_at = now, (peek.now + 0.5) / 1000 - (asked + now) / 2, now + LONGEST
         self._soon = {thread: at / 1000 - self._skew for thread, at in peek.soon}
         if peek.state == "new":
-            await self._store.attach(self._partition, self._producer)
+            await self._store.join()
         if not peek.ready:
             self._fruitless = False
             return

@@ -22,7 +22,6 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from ._retry import reconnect
 from ._scripts import Refused, Unreachable
@@ -38,6 +37,7 @@ from .errors import (
     ServerAway,
     StoreError,
     StreambatchError,
+    UsageError,
 )
 
 MOST_BYTES = 1024 * 1024
@@ -71,14 +71,14 @@ class Intake:
 
     def __init__(self, store: Store, limit: int) -> None:
         self._limit = limit
-        self.producer = uuid4().hex
+        self._producer = store.producer
         self._made = 0
-        self.gates = [Gate(store, partition, self.producer) for partition in range(store.keys.partitions)]
+        self.gates = [Gate(store, partition) for partition in range(store.keys.partitions)]
 
     def fresh_name(self) -> str:
         """An id for a message that was given none: shown on errors, so that a retry is safe."""
         self._made += 1
-        return f"~{self.producer[:12]}.{self._made:x}"
+        return f"~{self._producer[:12]}.{self._made:x}"
 
     def put(self, partition: int, waiting: Waiting) -> asyncio.Future[Stored]:
         """Queue a message for storing. Raises QueueFull, QueueClosed."""
@@ -96,10 +96,9 @@ class Intake:
 class Gate:
     """The buffer and the flusher of one partition."""
 
-    def __init__(self, store: Store, partition: int, producer: str) -> None:
+    def __init__(self, store: Store, partition: int) -> None:
         self._store = store
         self._partition = partition
-        self._producer = producer
         self._wire = store.wire()
         self._buffer: deque[Waiting] = deque()
         self._flight: list[Waiting] = []
@@ -176,13 +175,15 @@ class Gate:
         self._sent = False
         tries = 0
         replicas = self._replicas(self._flight)
-        call = Submission(self._partition, self._producer, self._number, [w.entry for w in self._flight], replicas)
+        call = Submission(
+            self._partition, self._store.producer, self._number, [w.entry for w in self._flight], replicas
+        )
         while self._sent or not all(waiting.done.done() for waiting in self._flight):
             try:
                 answer, heard = await self._store.submit(self._wire, call, resend=self._sent)
             except StreambatchError as error:
                 self._store.heard(error if isinstance(error, Unreachable) else None)
-                if self._failed(error):
+                if self._failed(error) or not await self._joined(error):
                     return
                 tries += 1
                 await asyncio.sleep(reconnect(tries, random.random()))
@@ -192,6 +193,19 @@ class Gate:
                 self._answer(answer, heard)
                 await self._repair(answer)
                 return
+
+    async def _joined(self, error: StreambatchError) -> bool:
+        """After FLUSHALL the namespace is joined again; False if it is another's now, and the call is over."""
+        if isinstance(error, Refused) and error.code == "SBNEW":
+            try:
+                await self._store.join()
+            except UsageError as refusal:
+                for waiting in self._flight:
+                    waiting.fail(self._unknown(waiting) if self._sent else refusal)
+                return False
+            except StoreError:
+                return True
+        return True
 
     def _failed(self, error: StreambatchError) -> bool:
         """What a failed exchange means; True if the call is over."""

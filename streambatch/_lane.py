@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ._retry import reconnect
-from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
-from .errors import StoreError
+from ._scripts import Arg, Call, Refused, Script, Wire
+from .errors import StoreError, StreambatchError
 
 Row = list[Any]
 
@@ -47,6 +47,7 @@ class Lane:
         wire: its connection.
         head: gives the keys and arguments that stand before the threads' in a call of a script.
         away: told of every failed exchange (an error) and of the first good one after it (None).
+        join: joins the namespace again when its meta is gone (FLUSHALL).
     """
 
     MOST = 512
@@ -56,10 +57,12 @@ class Lane:
         wire: Wire,
         head: Callable[[Script], tuple[Sequence[str], Sequence[Arg]]],
         away: Callable[[StoreError | None], None],
+        join: Callable[[], Awaitable[None]],
     ) -> None:
         self._wire = wire
         self._head = head
         self._away = away
+        self._join = join
         self._waiting: deque[Request] = deque()
         self._arrived = asyncio.Event()
         self._tries = 0
@@ -107,16 +110,17 @@ class Lane:
                 request.answer.cancel()
             raise
         passing: list[Request] = []
+        reason = StoreError()
         for group, answer in zip(order, answers, strict=True):
             if isinstance(answer, Refused) and answer.passing:
                 passing += group
-                self._away(answer)
+                reason = answer
             elif isinstance(answer, Exception):
                 _fail(group, answer)
             else:
                 _tell(group, answer if group[0].script else [answer])
         if passing:
-            await self._again(passing, StoreError("the server refuses for now"))
+            await self._again(passing, reason)
         else:
             self._tries = 0
             self._away(None)
@@ -125,7 +129,13 @@ class Lane:
         if isinstance(error, Refused) and not error.passing:
             _fail(batch, error)
             return
-        if isinstance(error, Unreachable):
+        if isinstance(error, Refused) and error.code == "SBNEW":
+            try:
+                await self._join()
+            except StreambatchError as refusal:
+                _fail(batch, refusal)
+                return
+        else:
             self._away(error)
         now = asyncio.get_running_loop().time()
         late = [request for request in batch if request.until <= now]

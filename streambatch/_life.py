@@ -64,14 +64,14 @@ class Life:
             runs=runner is not None, hands=deliver is not None, history=bool(getattr(runner, "history", False)),
         )  # fmt: skip
         self.intake = Intake(self.store, s.intake_limit)
-        self.desk = Desk(self.store, self.intake.producer)
+        self.desk = Desk(self.store)
         self.hints = Hints(client, plan.keys, self._heard)
         self.echo = Echo(self.store, self.hints.listening.is_set)
         self.keeper = Keeper(self.store, s.lease)
         self.worker: Worker | None = None
         if runner is not None or deliver is not None:
             turn = Turn(self.store, self.keeper, s, runner, deliver, emit)
-            self.worker = Worker(self.store, turn, s.concurrency, self.intake.producer, emit)
+            self.worker = Worker(self.store, turn, s.concurrency, emit)
         self._runner = runner
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
@@ -93,8 +93,7 @@ class Life:
         opened._embedded = embedded
         try:
             await check(client, plan.keys, plan.settings, emit)
-            for partition in range(plan.settings.partitions):
-                await opened.store.attach(partition, opened.intake.producer)
+            await opened.store.join()
             if embedded is not None and embedded.alone:
                 await opened.desk.forfeit(embedded.opened_at)
         except BaseException as error:

@@ -90,6 +90,7 @@ class Refused(StoreError):
 
     PASSING = frozenset(
         [
+            "SBNEW",
             "LOADING",
             "BUSY",
             "OOM",
@@ -162,11 +163,11 @@ BURY = Script.load("bury", "thread token op batch reason")
 TOUCH = Script.load("touch", "stream window run", "thread quiet")
 PAUSE = Script.load("pause", "run lease", "thread on")
 REDRIVE = Script.load("redrive", "producer stream window run last", "number resend producer_ttl id wait")
-REPAIR = Script.load("repair", "stream window lease run", "thread")
+REPAIR = Script.load("repair", "stream window lease run last", "thread")
 AWAIT = Script.load("await", "awaited reply stream", "now thread entry interest")
 LOOK = Script.load("look", "meta due outbox parked paused stream window lease run last head", "now thread")
 STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
-ATTACH = Script.load("attach", "producer", "hands producer_ttl")
+ATTACH = Script.load("attach", "meta producer", "partitions hands producer_ttl")
 PROBE = Script.load("probe", "stream hash zset set list string hints")
 FORFEIT = Script.load("forfeit", "opened", "lease run", "thread")
 

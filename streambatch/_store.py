@@ -35,6 +35,7 @@ from ._submit import Replicated, Stored, Submission
 from .errors import LeaseLost, StoreError
 
 PRODUCER_TTL = 86_400_000
+TRIES = 5
 _NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "more")
 
 
@@ -68,7 +69,8 @@ class Store:
         self.settings = settings
         self.setting = Setting(keys.namespace, codec)
         self.runs, self.hands, self.history = runs, hands, history
-        self.owner = uuid4().hex[:16]
+        self.producer = uuid4().hex
+        self.owner = self.producer[:16]
         self.clock = ""
         self._client = client
         self._emit = emit
@@ -77,7 +79,8 @@ class Store:
         self._control = Wire(client, settings.patience)
         self._lock = asyncio.Lock()
         self.lanes = [
-            Lane(Wire(client, settings.patience), self._head_of(p), self.heard) for p in range(keys.partitions)
+            Lane(Wire(client, settings.patience), self._head_of(p), self.heard, self.join)
+            for p in range(keys.partitions)
         ]
 
     def wire(self) -> Wire:
@@ -228,19 +231,21 @@ class Store:
 
     # ── one call on the control connection ──
 
-    async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg], tries: int = 5) -> Any:
+    async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
         """One call, sent again a few times; only for what is harmless twice."""
-        async with self._lock:
-            for count in range(1, tries + 1):
-                try:
-                    answer = await self._control.call(script, keys, argv)
-                except (Unreachable, Refused) as error:
-                    if count == tries or (isinstance(error, Refused) and not error.passing):
-                        raise
-                    await asyncio.sleep(reconnect(count, random.random()))
+        count = 0
+        while True:
+            try:
+                async with self._lock:
+                    return await self._control.call(script, keys, argv)
+            except (Unreachable, Refused) as error:
+                count += 1
+                if count == TRIES or (isinstance(error, Refused) and not error.passing):
+                    raise
+                if isinstance(error, Refused) and error.code == "SBNEW":
+                    await self.join()
                 else:
-                    return answer
-        raise AssertionError("unreachable: the last try returns or raises")
+                    await asyncio.sleep(reconnect(count, random.random()))
 
     async def peek(self, wire: Wire, partition: int, limit: int) -> Peek:
         """Who is due."""
@@ -260,10 +265,12 @@ class Store:
                 raise answer
         return call.unpack(answers[0]), Replicated(answers[1] if call.replicas is not None else 0)
 
-    async def attach(self, partition: int, producer: str) -> None:
-        """Join a partition: layout and partitions checked, the role remembered. Raises UsageError on a mismatch."""
-        keys = [*self.keys.shared(partition), self.keys.producer(partition, producer)]
-        await self.control(scripts.ATTACH, keys, [*self.opening(), int(self.hands), PRODUCER_TTL])
+    async def join(self) -> None:
+        """Join all partitions, 0 first: layout and number checked, the role remembered. Raises UsageError."""
+        for partition in range(self.keys.partitions):
+            keys = [self.keys.of(partition, "meta"), self.keys.producer(partition, self.producer)]
+            argv = [self.keys.partitions, int(self.hands), PRODUCER_TTL]
+            await self.control(scripts.ATTACH, keys, argv)
 
     async def outcome(self, thread: str, entry: str, interest: float) -> Outcome:
         """What became of a message; a hint follows within *interest* seconds if it still waits."""

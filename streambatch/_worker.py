@@ -23,14 +23,13 @@ class Worker:
         store: the server.
         turn: how a turn goes.
         concurrency: turns at once.
-        producer: this process' producer id, to join a partition again.
         emit: where events go.
     """
 
-    def __init__(self, store: Store, turn: Turn, concurrency: int, producer: str, emit: Emit) -> None:
+    def __init__(self, store: Store, turn: Turn, concurrency: int, emit: Emit) -> None:
         self.slots = Slots(concurrency)
         self.loops = [
-            Due(store, partition, self.slots, self._start, producer, emit) for partition in range(store.keys.partitions)
+            Due(store, partition, self.slots, self._start, emit) for partition in range(store.keys.partitions)
         ]
         self._turn = turn
         self._emit = emit

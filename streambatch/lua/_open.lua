@@ -12,9 +12,8 @@ else
 end
 horizon, most, most_bytes = tonumber(horizon), tonumber(most), tonumber(most_bytes)
 local m = redis.call('HMGET', meta, 'layout', 'partitions', 'paused', 'delivers')
-if not m[1] then
-  redis.call('HSET', meta, 'layout', '1', 'partitions', partitions)
-elseif m[1] ~= '1' or m[2] ~= partitions then
+if not m[1] then return redis.error_reply('SBNEW attach first') end
+if m[1] ~= '1' or m[2] ~= partitions then
   return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2]))
 end
 local halted, delivers = m[3] == '1', m[4] == '1'

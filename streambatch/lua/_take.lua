@@ -12,7 +12,7 @@ local function take(thread, k, claim, nonce)
   read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then place(thread, due, now + 1000) return {'broken', bad} end
   local set = r.reply and outbox or due
-  if l[1] and live(l[3], l[4]) then
+  if live(l[3], l[4]) then
     local left = tonumber(l[3]) - now
     if l[2] ~= claim then place(thread, set, tonumber(l[3]), true) return {'held', left} end
     return row_of(k, r, l[5], l[1], r.fence, left)
@@ -31,7 +31,7 @@ local function take(thread, k, claim, nonce)
       r = {}
     end
     if not r.first then
-      if length == 0 then redis.call('DEL', k.stream, k.window) redis.call('ZREM', due, thread) return {'idle'} end
+      if length == 0 then forget(thread, k) return {'idle'} end
       w = window_of(k.window, length)
       local at = window_at(w)
       if at > now then place(thread, due, at) return {'later', at - now} end
@@ -46,8 +46,10 @@ end
 -- The worker keeps the thread hot, unless another one has waited longer (I12).
 local function go_on(thread, k, claim, nonce, row)
   if claim == '' or halted then return row end
-  local at, first = redis.call('ZSCORE', due, thread), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-  if not at or tonumber(at) > now or tonumber(first) < tonumber(at) then return row end
+  if redis.call('HGET', k.lease, 'claim') ~= claim then  -- else this is a re-send, and the claim was granted before
+    local at, first = redis.call('ZSCORE', due, thread), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+    if not at or tonumber(at) > now or tonumber(first) < tonumber(at) then return row end
+  end
   for i, field in ipairs(take(thread, k, claim, nonce)) do row[i + 1] = field end
   return row
 end

@@ -20,8 +20,7 @@ local function tombstone(k, op, answer)
   redis.call('PEXPIRE', k.lease, 60000)
 end
 
--- Acknowledged and deleted are the members as the server has them, whatever the caller believes. The PEL names them
--- without their content; if it does not know them all (the group vanished), the stream does.
+-- The members as the server has them: the PEL names them without content; if it lost some (the group vanished), the stream.
 local function ack(k, first, last, n)
   local ids = redis.pcall('XPENDING', k.stream, 'runs', first, last, n)
   if ids.err or #ids ~= tonumber(n) then ids = redis.call('XRANGE', k.stream, first, last) end
@@ -36,7 +35,7 @@ end
 local function outcome(thread, k, kind, r, seq, fence, data)
   local entry = {'MAXLEN', '~', 128, r.last, 'k', kind, 'f', r.first, 's', seq, 'e', fence, 'm', data}
   local done = redis.pcall('XADD', k.reply, unpack(entry))
-  if type(done) == 'table' and done.err then
+  if done.err then
     redis.call('DEL', k.reply)
     redis.call('XADD', k.reply, unpack(entry))
   end
@@ -44,16 +43,18 @@ local function outcome(thread, k, kind, r, seq, fence, data)
   if redis.call('ZSCORE', awaited, thread) then redis.call('SPUBLISH', hints, 'reply ' .. thread) end
 end
 
--- I5, I7: a drained thread leaves only what expires; any other is due by the window rule.
+-- I7: a drained thread is in no index and leaves only what expires.
+local function forget(thread, k)
+  redis.call('DEL', k.stream, k.window)
+  for _, set in ipairs({due, outbox, parked}) do redis.call('ZREM', set, thread) end
+  redis.call('PEXPIRE', k.last, keep)
+end
+
+-- I5: a thread that is not drained is due by the window rule.
 local function finish(thread, k, op, answer)
   redis.call('DEL', k.run)
   count('runs', -1)
   tombstone(k, op, answer)
   local length = redis.call('XLEN', k.stream)
-  if length > 0 then place(thread, due, window_at(window_of(k.window, length))) return end
-  redis.call('DEL', k.stream, k.window)
-  redis.call('ZREM', due, thread)
-  redis.call('ZREM', outbox, thread)
-  redis.call('ZREM', parked, thread)
-  redis.call('PEXPIRE', k.last, keep)
+  if length > 0 then place(thread, due, window_at(window_of(k.window, length))) else forget(thread, k) end
 end

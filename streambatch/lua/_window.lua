@@ -1,4 +1,5 @@
--- The window rule (product.md): due = min(last arrival + debounce, first arrival + max_wait), at once when full.
+-- The window rule (product.md): due = min(last arrival + debounce, first arrival + max_wait), at once when full. A
+-- wish for `now` is due at the first arrival, never earlier: it must not stay ahead of everybody who has waited (I12).
 -- A first arrival in the future is a server clock that was stepped back: due now, not in an hour.
 local function window_of(window, length)
   local v = read('HMGET', window, 'n', 'b', 'f', 'q', 'w')
@@ -6,7 +7,7 @@ local function window_of(window, length)
   return {n = tonumber(v[1]), b = tonumber(v[2]), f = tonumber(v[3]), q = tonumber(v[4]), w = tonumber(v[5])}
 end
 local function window_at(w)
-  local at = math.min(w.q, w.f + w.w)
+  local at = math.max(math.min(w.q, w.f + w.w), math.min(w.f, now))
   if w.n >= most or w.b >= most_bytes or w.f > now then at = math.min(at, now) end
   return at
 end

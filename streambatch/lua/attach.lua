@@ -1,11 +1,16 @@
 #!lua flags=allow-oom
--- attach: a process joins a partition: the layout is checked (_open.lua) and who delivers is remembered, because a reply
--- that nobody will ever deliver must not hold up its thread. Answers {now}. Re-sent: the same.  O(1).
--- uses: _open
-local producer = unpack(KEYS, 11, 11)
-local hands, producer_ttl = unpack(ARGV, 6, 7)
+local meta, producer = unpack(KEYS, 1, 2)
+local partitions, hands, producer_ttl = unpack(ARGV, 1, 3)
+
+-- attach: a process joins a partition. Only this writes the layout, and every process attaches partition 0 first: two
+-- processes with different numbers of partitions meet there, also after FLUSHALL. Who delivers is remembered, because a
+-- reply that nobody will ever deliver must not hold up its thread. Answers joined. Re-sent: the same.  O(1).
+local m = redis.call('HMGET', meta, 'layout', 'partitions')
+if m[1] and (m[1] ~= '1' or m[2] ~= partitions) then
+  return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2]))
+end
+redis.call('HSET', meta, 'layout', '1', 'partitions', partitions)
 if hands == '1' then redis.call('HSET', meta, 'delivers', '1') end
 redis.call('HSETNX', producer, 'n', '0')
 redis.call('PEXPIRE', producer, producer_ttl)
-close()
-return {now}
+return 'joined'

@@ -9,13 +9,13 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
   local k, row = keys_of(i), {'lost'}
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
-  local v = read('HMGET', k.run, 'first', 'last', 'n', 'attempts', 'reply', 'fence')
+  local v = read('HMGET', k.run, 'first', 'last', 'n', 'attempts', 'fence')
   local r = {first = v[1], last = v[2], n = v[3]}
   local seq = tonumber(read('HGET', k.last, 'seq') or 0) or 0
   read('XLEN', k.stream) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then row = {'broken', bad}
   elseif l[2] == op then row = {l[3]}
-  elseif l[1] == token and r.first and not v[5] then
+  elseif l[1] == token and r.first then
     if redis.call('XLEN', dead) >= dead_limit then
       row = {'full'}
       redis.call('HSET', k.run, 'at', now + 60000, 'delay', 60000)
@@ -30,9 +30,9 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
       end
       redis.call('XADD', dead, '*', unpack(letter))
       ack(k, r.first, r.last, r.n)
-      redis.call('HSET', k.last, 'id', r.last, 'fence', v[6], 'seq', seq)
+      redis.call('HSET', k.last, 'id', r.last, 'fence', v[5], 'seq', seq)
       redis.call('PERSIST', k.last)
-      outcome(thread, k, 'dead', r, seq, v[6], reason)
+      outcome(thread, k, 'dead', r, seq, v[5], reason)
       count('dead', 1)
       finish(thread, k, op, 'dead')
     end

@@ -8,12 +8,11 @@ local n = 0
 for i = 0, #ARGV - 7 do
   local lease, run = unpack(KEYS, 11 + i * 2, 12 + i * 2)
   local thread = unpack(ARGV, 7 + i, 7 + i)
-  bad = nil
   local l = read('HMGET', lease, 'token', 'deadline', 'ttl')
   if l[1] and tonumber(l[2]) - tonumber(l[3]) <= tonumber(opened) then
     n = n + 1
     redis.call('HDEL', lease, 'token', 'claim', 'deadline')
-    place(thread, redis.call('HEXISTS', run, 'reply') == 1 and outbox or due, now)
+    place(thread, read('HEXISTS', run, 'reply') == 1 and outbox or due, now)
   end
 end
 close()

@@ -28,14 +28,11 @@ if word == 'redriven' and f.k == 'reply' then
   count('runs', 1)
   place(f.t, outbox, now)
 elseif word == 'redriven' then
-  if length == 0 and not active then w.n, w.b = 0, 0 end
+  if length == 0 then w.n, w.b = 0, 0 end
   if w.n == 0 then w.f, w.w = now, tonumber(wait) end
   w.q = 0
   for _, entry in ipairs(entries) do
-    local auto = simulated and string.format('%.0f-*', now) or '*'
-    local ms, seq = string.match(length == 0 and prior or '', '(%d+)-(%d+)')
-    if ms and tonumber(ms) >= now then auto = ms .. '-' .. string.format('%.0f', seq + 1) end
-    redis.call('XADD', stream, auto, unpack(entry))
+    append(stream, length == 0 and prior, unpack(entry))
     w.n, w.b, length = w.n + 1, w.b + (tonumber(entry[8]) or 0), length + 1
   end
   count('messages', #entries)

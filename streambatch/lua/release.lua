@@ -16,7 +16,6 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
     row = {'released'}
     if give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
     redis.call('HSET', k.run, 'at', now + delay, 'delay', delay)
-    redis.call('HDEL', k.run, 'started')
     tombstone(k, op, 'released')
     place(thread, r[3] and outbox or due, now + delay)
   end

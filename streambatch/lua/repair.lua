@@ -4,7 +4,7 @@
 -- uses: _open _window
 local names = {'stream', 'window', 'lease', 'run', 'last', 'head', 'log', 'reply'}
 local types = {'stream', 'hash', 'hash', 'hash', 'hash', 'hash', 'list', 'stream'}
-local stream, window, lease, run = unpack(KEYS, 11, 14)
+local stream, window, lease, run, last = unpack(KEYS, 11, 15)
 local thread = unpack(ARGV, 6, 6)
 local answer = {}
 for i = 1, 8 do
@@ -25,6 +25,7 @@ else
   redis.call('ZREM', due, thread)
   redis.call('ZREM', outbox, thread)
   redis.call('ZREM', parked, thread)
+  redis.call('PEXPIRE', last, 3600000)
 end
 close()
 return answer

@@ -9,13 +9,13 @@ while a <= #ARGV do
   local k, row, first_turn = keys_of(i), nil, a + 13
   i, a, bad = i + 1, a + 13 + turns, nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
-  local v = read('HMGET', k.run, 'first', 'last', 'n', 'reply', 'fence')
-  local r = {first = v[1], last = v[2], n = v[3], reply = v[4], fence = v[5]}
+  local v = read('HMGET', k.run, 'first', 'last', 'n', 'fence')
+  local r = {first = v[1], last = v[2], n = v[3], fence = v[4]}
   local seq = (tonumber(read('HGET', k.last, 'seq') or 0) or 0) + 1
   read('XLEN', k.stream) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then row = {'broken', bad}
   elseif l[2] == op then row = {l[3]}
-  elseif l[1] ~= token or not r.first or r.reply then row = {'lost'}
+  elseif l[1] ~= token or not r.first then row = {'lost'}
   else
     ack(k, r.first, r.last, r.n)
     redis.call('HSET', k.last, 'id', r.last, 'fence', r.fence, 'seq', seq)

@@ -31,14 +31,9 @@ while i <= #ARGV do
       if w.n >= max_pending then word = 'n' elseif w.n > 0 and w.b + size > max_bytes then word = 'b' end
     end
     if word == 'q' then
-      local auto = simulated and string.format('%.0f-*', now) or '*'
-      if prior then  -- I2: ids stay ascending although the stream was deleted and made anew
-        local ms, seq = string.match(prior, '(%d+)-(%d+)')
-        if tonumber(ms) >= now then auto = ms .. '-' .. string.format('%.0f', seq + 1) end
-        prior = nil
-      end
-      id = redis.pcall('XADD', stream, auto, 'v', 1, 'id', mid, 'author', author, 'size', size, 'm', m)
-      if type(id) == 'table' then bad, word, id = stream, 'x', 'stream' end
+      id = append(stream, prior, 'v', 1, 'id', mid, 'author', author, 'size', size, 'm', m)
+      prior = nil
+      if id.err then bad, word, id = stream, 'x', 'stream' end
     end
     if word == 'q' then
       if seen then redis.call('SET', KEYS[key - 1], id, 'PX', memory) end

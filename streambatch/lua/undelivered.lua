@@ -13,7 +13,7 @@ for i = 0, (#ARGV - 15) / 7 - 1 do
   read('XLEN', k.stream) read('HLEN', k.window) read('HLEN', k.last)
   local tries, word = tonumber(r[2] or 0) + counted, 'later'
   if bad then row = {'broken', bad}
-  elseif l[2] == op then row = {l[3], tostring(tries)}
+  elseif l[2] == op then row = {string.match(l[3], '(%a+) (%d+)')}
   elseif l[1] ~= token or not r[1] then row = {'lost'}
   else
     if tries >= tonumber(limit) then
@@ -23,11 +23,11 @@ for i = 0, (#ARGV - 15) / 7 - 1 do
       redis.call('XADD', dead, '*', 'v', 1, 'k', 'reply', 't', thread, 'b', r[3], 'r', reason, 'n', tries, 'reply', r[1],
         'seq', r[4], 'fence', r[5])
       count('dead', 1)
-      finish(thread, k, op, 'dead')
+      finish(thread, k, op, 'dead ' .. tries)
     else
       if word == 'full' then delay = 60000 end
       redis.call('HSET', k.run, 'tries', tries, 'at', now + delay, 'delay', delay)
-      tombstone(k, op, word)
+      tombstone(k, op, word .. ' ' .. tries)
       place(thread, outbox, now + delay)
     end
     row = {word, tostring(tries)}
