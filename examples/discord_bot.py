@@ -1,0 +1,90 @@
+"""A Discord bot with discord.py 2: a burst of messages gets one answer, and a crash loses none that it has seen.
+
+    pip install "streambatch-queue[embedded]" discord.py
+    DISCORD_TOKEN=… OPENAI_API_KEY=… python discord_bot.py
+
+Switch on "Message Content Intent" in Discord's developer portal. Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL
+names another provider, STREAMBATCH_URL another Redis or Valkey.
+"""
+
+import asyncio
+import os
+from contextlib import suppress
+from hashlib import blake2b
+
+import discord
+
+import streambatch as sb
+from streambatch.runners import ResponsesRunner
+
+intents = discord.Intents(guilds=True, messages=True, message_content=True)
+nobody = discord.AllowedMentions.none()  # is called, whatever the model writes
+# A rate limit of up to 30 seconds is waited for by discord.py itself, a longer one becomes RateLimited.
+client = discord.Client(intents=intents, allowed_mentions=nobody, max_ratelimit_timeout=30)
+typists: dict[str, asyncio.Task[None]] = {}
+
+
+async def keep_typing(thread: str) -> None:
+    with suppress(discord.DiscordException):
+        async with client.get_partial_messageable(int(thread)).typing():
+            await asyncio.sleep(300)
+
+
+def show_typing(event: sb.Event) -> None:  # from the first message until the answer is there
+    match event:
+        case sb.Queued(thread=t, outcome="queued") | sb.Started(thread=t) if t not in typists:
+            typists[t] = asyncio.create_task(keep_typing(t))
+        case sb.Delivered(thread=t) | sb.DeliveryFailed(thread=t) | sb.Retrying(thread=t) | sb.Dead(thread=t):
+            if t in typists:
+                typists.pop(t).cancel()
+
+
+async def echo(batch: sb.Batch) -> str:
+    return f"You said:\n{batch.text}"
+
+
+queue = sb.BatchQueue(
+    os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
+    runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    listeners=[show_typing],
+)
+
+
+@queue.deliver
+async def send(reply: sb.Reply) -> None:
+    channel = client.get_partial_messageable(int(reply.thread))
+    asked = channel.get_partial_message(reply.metadata["message"]).to_reference(fail_if_not_exists=False)
+    try:
+        for n in range(0, len(reply.text), 2000):
+            # Discord answers a nonce it has seen in the last minutes with the message it has: a reply that is delivered
+            # again after a crash, or the beginning of a long one after its end has failed, is not seen twice.
+            nonce = blake2b(f"{reply.id} {n}".encode(), digest_size=12).hexdigest()
+            await channel.send(reply.text[n : n + 2000], nonce=nonce, reference=asked)
+    except discord.RateLimited as limit:  # this channel waits, no other does, and no attempt is used up
+        raise sb.Retry(after=limit.retry_after, count=False) from None
+    except (discord.Forbidden, discord.NotFound) as error:  # the bot may not write there, or the channel is gone
+        raise sb.DeadLetter(type(error).__name__) from None
+
+
+@client.event
+async def on_message(m: discord.Message) -> None:
+    if m.author.bot or m.is_system() or not m.content:  # its own messages come back to it, too
+        return
+    to, who = {"message": m.id}, m.author.display_name
+    while True:  # discord.py drops a message whose handler failed, so while the server is away it waits here
+        with suppress(sb.ServerAway, sb.OutcomeUnknown):
+            # The thread is the channel or, in a thread of Discord's, that thread: both are m.channel.
+            await queue.submit(m.channel.id, m.content, message_id=m.id, author=who, sent_at=m.created_at, metadata=to)
+            return
+        await asyncio.sleep(1)
+
+
+async def main() -> None:
+    async with client:
+        await client.login(os.environ["DISCORD_TOKEN"])  # before the queue: it may have a reply to deliver at once
+        async with queue:  # and it is closed before the client, so that running answers are still delivered
+            await client.connect()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

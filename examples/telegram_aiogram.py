@@ -1,0 +1,96 @@
+"""A Telegram bot with aiogram 3: a burst of messages gets one answer, and a crash at any moment loses nothing.
+
+    pip install "streambatch-queue[embedded]" aiogram
+    TELEGRAM_TOKEN=… OPENAI_API_KEY=… python telegram_aiogram.py
+
+Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAMBATCH_URL another Redis or Valkey.
+"""
+
+import asyncio
+import os
+from contextlib import suppress
+
+from aiogram import Bot, Dispatcher, F
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from aiogram.exceptions import TelegramAPIError, TelegramBadRequest, TelegramForbiddenError, TelegramRetryAfter
+from aiogram.types import Message, ReplyParameters
+
+import streambatch as sb
+from streambatch.runners import ResponsesRunner
+
+api = TelegramAPIServer.from_base(os.environ.get("TELEGRAM_API", "https://api.telegram.org"))
+bot, dp = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=api)), Dispatcher()
+typists: dict[str, asyncio.Task[None]] = {}
+sent: dict[str, int] = {}  # how much of a long answer is out, so that a flood wait in its middle repeats nothing
+
+
+async def keep_typing(thread: str) -> None:
+    chat, _, topic = thread.partition(":")
+    with suppress(TelegramAPIError):
+        for _ in range(60):  # each is shown for five seconds
+            await bot.send_chat_action(chat, "typing", message_thread_id=int(topic) if topic else None)
+            await asyncio.sleep(4.5)
+
+
+def show_typing(event: sb.Event) -> None:  # from the first message until the answer is there
+    match event:
+        case sb.Queued(thread=t, outcome="queued") | sb.Started(thread=t) if t not in typists:
+            typists[t] = asyncio.create_task(keep_typing(t))
+        case sb.Delivered(thread=t) | sb.DeliveryFailed(thread=t) | sb.Retrying(thread=t) | sb.Dead(thread=t):
+            if t in typists:
+                typists.pop(t).cancel()
+
+
+async def echo(batch: sb.Batch) -> str:
+    return f"You said:\n{batch.text}"
+
+
+queue = sb.BatchQueue(
+    os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
+    runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    listeners=[show_typing],
+    dedup_window=86_400,  # for a day Telegram may send an update again
+)
+
+
+@queue.deliver
+async def send(reply: sb.Reply) -> None:
+    pieces, to = [reply.text[i : i + 4096] for i in range(0, len(reply.text), 4096)], reply.metadata
+    answered = ReplyParameters(message_id=to["message"], allow_sending_without_reply=True)
+    try:
+        for n in range(sent.get(reply.id, 0), len(pieces)):
+            place = {"message_thread_id": to["topic"], "reply_parameters": None if n else answered}
+            await bot.send_message(to["chat"], pieces[n], **place)
+            sent[reply.id] = n + 1
+    except TelegramRetryAfter as flood:  # this chat waits, no other does, and no attempt is used up
+        raise sb.Retry(after=flood.retry_after, count=False) from None
+    except (TelegramForbiddenError, TelegramBadRequest) as error:  # they blocked the bot, or the chat is gone
+        raise sb.DeadLetter(type(error).__name__) from None
+    sent.pop(reply.id, None)
+
+
+@dp.message(F.text)
+async def on_message(m: Message) -> None:
+    topic = m.message_thread_id if m.is_topic_message else None
+    thread = f"{m.chat.id}:{topic}" if topic else str(m.chat.id)
+    to = {"chat": m.chat.id, "topic": topic, "message": m.message_id}
+    who = m.from_user and m.from_user.first_name
+    while True:  # aiogram drops an update whose handler failed, so while the server is away it waits here
+        with suppress(sb.ServerAway, sb.OutcomeUnknown):
+            # The message_id makes it idempotent: an update that comes again is stored once.
+            await queue.submit(thread, m.text or "", message_id=m.message_id, author=who, sent_at=m.date, metadata=to)
+            return
+        await asyncio.sleep(1)
+
+
+async def main() -> None:
+    async with bot, queue:
+        # The next getUpdates confirms an update for good. With handle_as_tasks=True, the default, it goes out while the
+        # handler still runs, and a crash then loses the message. close_bot_session=False: when polling has stopped, the
+        # queue still delivers what is running; only then does `async with bot` close the session.
+        await dp.start_polling(bot, handle_as_tasks=False, close_bot_session=False)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,290 @@
+"""Telegram's Bot API on loopback, as far as a bot that polls needs it, with switchable troubles.
+
+Theory of operation
+-------------------
+The real aiogram talks to it over real HTTP. What matters to a queue is modelled strictly:
+
+* getUpdates with an offset confirms every update below it for good; without, it returns the same updates again. It
+  waits up to ``timeout`` seconds; a second call ends the first with 409, as when two bots share a token.
+* sendMessage stores and then confirms, and a bot may die between the two. It refuses what Telegram refuses: an empty
+  or too long text, a topic or an answered message that does not exist.
+* Flood control is per chat: 429 with ``retry_after``, until the test lifts it.
+
+Everything sent is in ``sent``, everything refused in ``refused``, each with the time; ``news`` is set at every request.
+``hold`` stops a sendMessage before it is stored or before it is confirmed, so that a test can kill the bot right there.
+
+By hand: ``python -m tests.fakes.bot_api [port]`` prints what to set; then type lines: ``text`` or ``chat: text``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+TOKEN = "123456:loopback"
+BOT = {"id": 123456, "is_bot": True, "first_name": "Loop", "username": "loop_bot"}
+LIMIT = 4096
+Json = Any
+
+
+class Refusal(Exception):
+    """What the API answers instead of a result."""
+
+    def __init__(self, status: int, description: str, **parameters: Json) -> None:
+        super().__init__(description)
+        self.status, self.description, self.parameters = status, description, parameters
+
+
+@dataclass
+class Call:
+    """One sendMessage."""
+
+    chat: int
+    text: str
+    topic: int | None
+    answers: int | None
+    at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Hold:
+    """A sendMessage that is stopped; ``stored`` says whether before or after it was stored."""
+
+    stored: bool
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class Flood:
+    """Flood control of a chat, after ``free`` further messages."""
+
+    retry_after: int
+    free: int = 0
+
+
+class BotApi:
+    """The state of the fake; ``url`` goes into TELEGRAM_API."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.sent: list[Call] = []
+        self.refused: list[tuple[Call, int]] = []
+        self.actions: Counter[tuple[int, int | None]] = Counter()
+        self.polls = 0
+        self.confirmed = 0
+        self.news = asyncio.Event()
+        self.floods: dict[int, Flood] = {}
+        self.blocked: set[int] = set()
+        self.holds: dict[int, Hold] = {}
+        self._updates: list[dict[str, Json]] = []
+        self._again: list[dict[str, Json]] = []
+        self._handed: set[int] = set()
+        self._known: dict[int, set[int]] = {}
+        self._topics: set[tuple[int, int]] = set()
+        self._arrived = asyncio.Event()
+        self._poll: asyncio.Future[None] | None = None
+        self._next = {"update": 1000, "message": 0}
+
+    # ── what a test does ──
+
+    def say(self, chat: int, text: str, *, topic: int | None = None, who: str = "Ann") -> int:
+        """Somebody writes; returns the update's id."""
+        message = self._message(chat, text, topic)
+        message["from"] = {"id": sum(who.encode()), "is_bot": False, "first_name": who}
+        self._next["update"] += 1
+        self._updates.append({"update_id": self._next["update"], "message": message})
+        if topic:
+            self._topics.add((chat, topic))
+        self._arrived.set()
+        return self._next["update"]
+
+    def repeat(self, update: int) -> None:
+        """The update comes once more after it was handed out, although it was confirmed."""
+        self._again += [known for known in self._updates if known["update_id"] == update]
+        self._arrived.set()
+
+    def handed(self, update: int) -> bool:
+        """Whether the bot has been given the update."""
+        return update in self._handed
+
+    def texts(self, chat: int) -> list[str]:
+        """What the bot wrote into a chat."""
+        return [call.text for call in self.sent if call.chat == chat]
+
+    def message_of(self, update: int) -> int:
+        """The message id of an update."""
+        return next(known["message"]["message_id"] for known in self._updates if known["update_id"] == update)
+
+    # ── the methods ──
+
+    async def get_updates(self, data: dict[str, str]) -> Json:
+        """Confirm, then answer what is not confirmed, or wait for it."""
+        self.polls += 1
+        self.confirmed = max(self.confirmed, int(data.get("offset") or 0))
+        if self._poll is not None and not self._poll.done():
+            self._poll.set_exception(Refusal(409, "Conflict: terminated by other getUpdates request"))
+        mine = self._poll = asyncio.get_running_loop().create_future()
+        ends = time.monotonic() + float(data.get("timeout") or 0)
+        while not (found := self._fresh(int(data.get("limit") or 100))) and (left := ends - time.monotonic()) > 0:
+            self._arrived.clear()
+            arrived = asyncio.ensure_future(self._arrived.wait())
+            await asyncio.wait([arrived, mine], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            arrived.cancel()
+            if mine.done():
+                mine.result()
+        if not mine.done():
+            mine.cancel()
+        self._handed |= {update["update_id"] for update in found}
+        return found
+
+    def _fresh(self, limit: int) -> list[dict[str, Json]]:
+        again = [update for update in self._again if update["update_id"] in self._handed]
+        self._again = [update for update in self._again if update not in again]
+        return again or [update for update in self._updates if update["update_id"] >= self.confirmed][:limit]
+
+    async def send_message(self, data: dict[str, str]) -> Json:
+        """Refuse, or store and confirm."""
+        answers: Json = json.loads(data.get("reply_parameters") or "{}")
+        topic = int(data["message_thread_id"]) if data.get("message_thread_id") else None
+        call = Call(int(data.get("chat_id") or 0), data.get("text") or "", topic, answers.get("message_id"))
+        try:
+            self._check(call, bool(answers.get("allow_sending_without_reply")))
+        except Refusal as refusal:
+            self.refused.append((call, refusal.status))
+            raise
+        hold = self.holds.pop(call.chat, None)
+        if hold and not hold.stored:
+            hold.reached.set()
+            await hold.open.wait()
+        self.sent.append(call)
+        message = self._message(call.chat, call.text, topic)
+        if hold and hold.stored:
+            hold.reached.set()
+            await hold.open.wait()
+        return message | {"from": BOT}
+
+    def _check(self, call: Call, orphan: bool) -> None:
+        if call.chat in self.blocked:
+            raise Refusal(403, "Forbidden: bot was blocked by the user")
+        if call.chat not in self._known:
+            raise Refusal(400, "Bad Request: chat not found")
+        if not call.text.strip():
+            raise Refusal(400, "Bad Request: message text is empty")
+        if len(call.text) > LIMIT:
+            raise Refusal(400, "Bad Request: message is too long")
+        if call.topic is not None and (call.chat, call.topic) not in self._topics:
+            raise Refusal(400, "Bad Request: message thread not found")
+        if call.answers is not None and call.answers not in self._known[call.chat] and not orphan:
+            raise Refusal(400, "Bad Request: message to be replied not found")
+        flood = self.floods.get(call.chat)
+        if flood and flood.free <= 0:
+            after = flood.retry_after
+            raise Refusal(429, f"Too Many Requests: retry after {after}", retry_after=after)
+        if flood:
+            flood.free -= 1
+
+    async def send_chat_action(self, data: dict[str, str]) -> Json:
+        """Count it."""
+        topic = data.get("message_thread_id")
+        self.actions[int(data["chat_id"]), int(topic) if topic else None] += 1
+        return True
+
+    def _message(self, chat: int, text: str, topic: int | None) -> dict[str, Json]:
+        self._next["message"] += 1
+        number = self._next["message"]
+        self._known.setdefault(chat, set()).add(number)
+        kind = {"id": chat, "type": "private", "first_name": "Ann"}
+        if chat < 0:
+            kind = {"id": chat, "type": "supergroup", "title": "Group", "is_forum": topic is not None}
+        message: dict[str, Json] = {"message_id": number, "date": int(time.time()), "chat": kind, "text": text}
+        return message | ({"message_thread_id": topic, "is_topic_message": True} if topic else {})
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """One request: the token, the method, its parameters as a form."""
+        methods = {
+            "getupdates": self.get_updates,
+            "sendmessage": self.send_message,
+            "sendchataction": self.send_chat_action,
+            "getme": _constant(BOT),
+            "deletewebhook": _constant(True),
+            "getwebhookinfo": _constant({"url": "", "has_custom_certificate": False, "pending_update_count": 0}),
+        }
+        known = request.match_info["token"] == TOKEN
+        unknown = _refusing(Refusal(404, "Not Found") if known else Refusal(401, "Unauthorized"))
+        method = methods.get(request.match_info["method"].lower(), unknown) if known else unknown
+        try:
+            result = await method({name: str(value) for name, value in (await request.post()).items()})
+        except Refusal as refusal:
+            body = {"ok": False, "error_code": refusal.status, "description": refusal.description}
+            body |= {"parameters": refusal.parameters} if refusal.parameters else {}
+            return web.json_response(body, status=refusal.status)
+        finally:
+            self.news.set()
+        return web.json_response({"ok": True, "result": result})
+
+
+def _constant(value: Json) -> Any:
+    async def method(_: dict[str, str]) -> Json:
+        return value
+
+    return method
+
+
+def _refusing(refusal: Refusal) -> Any:
+    async def method(_: dict[str, str]) -> Json:
+        raise refusal
+
+    return method
+
+
+@asynccontextmanager
+async def serving(port: int = 0) -> AsyncGenerator[BotApi]:
+    """A running BotApi on a free port of loopback."""
+    fake = BotApi()
+    app = web.Application()
+    app.router.add_route("*", "/bot{token}/{method}", fake.serve)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield fake
+    finally:
+        await runner.cleanup()
+
+
+async def _main() -> None:
+    async with serving(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as fake:
+        print(f"TELEGRAM_API={fake.url} TELEGRAM_TOKEN={TOKEN}\nType `text`, or `chat: text`.", flush=True)
+        typed = asyncio.create_task(_typed(fake))
+        shown = 0
+        while not typed.done() or fake.sent[shown:]:
+            for call in fake.sent[shown:]:
+                shown += 1
+                print(f"{call.chat}< {call.text}", flush=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    fake.news.clear()
+                    await fake.news.wait()
+
+
+async def _typed(fake: BotApi) -> None:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        chat, colon, text = line.strip().partition(": ")
+        fake.say(*((int(chat), text) if colon and chat.lstrip("-").isdigit() else (1, line.strip())))
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_main())
