@@ -34,8 +34,11 @@ DAWN = 1_800_000_000_000
 HOUR = 3_600_000
 
 #: Scripts whose second answer may differ from the first, with the reason. None of them may change anything.
-RESENT = {"repair": "answers what it deleted, and the second time there is nothing to delete",
-          "forfeit": "answers how many leases it ended"}  # fmt: skip
+RESENT = {
+    "repair": "answers what it deleted, and the second time there is nothing to delete",
+    "forfeit": "answers how many leases it ended",
+    "XDEL": "a plain command: answers how many letters it discarded",
+}
 
 #: Thread and message ids that break naive keys, channels, formats and patterns.
 HOSTILE = ("{}", "}{", "a\0b", "line\nbreak", "a:b:c", "%d%s%", "'\"\\", "ünï-🦊", " ", "x" * 256, "é" * 128, "0", "-")
@@ -67,8 +70,7 @@ class Bench:
         self.bound = max(self.bound, made.store.settings.horizon * 1000)
         made.begin()
         if attach:
-            for partition in range(made.store.keys.partitions):
-                await made.store.attach(partition, made.producer)
+            await made.store.join()
         return made
 
     def stop_time(self, at: int = DAWN) -> None:
@@ -133,10 +135,10 @@ class Side:
             runs=runs, hands=hands, history=history,
         )  # fmt: skip
         self.store.clock = str(bench.now) if bench.now else ""
-        self.producer = f"p{len(bench.sides)}"
+        self.producer = self.store.producer
         self.number = 0
         self.seen: dict[str, Batch] = {}
-        self.desk = Desk(self.store, self.producer)
+        self.desk = Desk(self.store)
         self.wire = self._watched(self.store.wire())
         inside: Any = self.store
         self._watched(inside._control)

@@ -156,7 +156,7 @@ async def full_of_letters(side: Side) -> None:
 
 async def upkeep(side: Side) -> None:
     """repair, forfeit, look, stats, probe, attach."""
-    await side.store.attach(0, side.producer)
+    await side.store.join()
     await side.submit("t", "a")
     await side.bench.admin.set(side.bench.key("lease", "t"), "foreign")
     assert await side.refused("t") == "broken"
