@@ -28,8 +28,10 @@ Warned          something at start deserves an operator's attention
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -190,3 +192,10 @@ def emitter(listeners: Iterable[Callable[[Event], object]]) -> Emit:
                 )
 
     return emit
+
+
+def place_of(error: BaseException) -> str:
+    """An error by type and place, for events and logs; its text may hold content and stays out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place

@@ -58,18 +58,15 @@ class Hints:
             await connection.send_command("SSUBSCRIBE", *self._channels)
             asked = False
             while True:
-                try:
-                    answer = await connection.read_response(
-                        disable_decoding=True, timeout=self.SILENCE, disconnect_on_error=False, push_request=True
-                    )
-                except RedisTimeoutError:
-                    if asked:
-                        raise
+                answer = await self._read(connection)
+                if answer is not None:
+                    asked = False
+                    self._take(answer)
+                elif asked:
+                    raise RedisTimeoutError("no answer to PING")
+                else:
                     asked = True
                     await connection.send_command("PING", check_health=False)
-                    continue
-                asked = False
-                self._take(answer)
         finally:
             self.listening.clear()
             with anyio.CancelScope(shield=True), suppress(Exception):
@@ -77,6 +74,15 @@ class Hints:
                     await connection.disconnect(nowait=True)
                 finally:
                     await self._pool.release(connection)
+
+    async def _read(self, connection: Any) -> Any:
+        """The next message, or None after SILENCE: the client returns None or raises, by its version."""
+        try:
+            return await connection.read_response(
+                disable_decoding=True, timeout=self.SILENCE, disconnect_on_error=False, push_request=True
+            )
+        except RedisTimeoutError:
+            return None
 
     def _take(self, answer: Any) -> None:
         if len(answer) != 3:

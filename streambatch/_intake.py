@@ -139,8 +139,12 @@ class Gate:
                 if self._flight:
                     await self._flush()
                 self._flight = []
-        finally:
+        except asyncio.CancelledError:
             self._end()
+            raise
+        finally:
+            for waiting in self._flight:  # a bug of ours ended the loop in the middle of a call
+                waiting.fail(self._unknown(waiting))
             await self._wire.close()
 
     def _end(self) -> None:

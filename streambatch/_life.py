@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 ``start`` connects, checks the server, joins the partitions and starts one task with the loops (lanes, intake, hints,
 keeper, worker). It is a task of its own, so a queue may be closed from another task than the one that opened it, as
-the start-up and shut-down callbacks of bot frameworks do. If a loop ever fails, the group ends, every pending call
-fails, ``health()`` says so, and closing raises the cause.
+the start-up and shut-down callbacks of bot frameworks do. A loop must never stop while the process looks healthy: one
+that fails by a bug is reported (Warned) and started again (``kept``, in ``_worker.py``).
 
 ``stop`` goes from senders to receivers: no new claims, running turns get their grace, the intake empties, then the
 connections close. What waits stays stored.
@@ -36,7 +36,7 @@ from ._ports import Codec, Deliver, Runner
 from ._settings import Settings
 from ._store import Store
 from ._turn import Turn
-from ._worker import Worker
+from ._worker import Worker, kept
 from .errors import QueueClosed, StoreError, UsageError
 
 
@@ -115,12 +115,9 @@ class Life:
 
     async def _main(self) -> None:
         async with asyncio.TaskGroup() as group:
-            loops = [lane.run() for lane in self.store.lanes]
-            loops += [gate.run() for gate in self.intake.gates]
-            loops += [self.hints.run(), self.keeper.run()]
-            if self._embedded is not None:
-                loops.append(self._embedded.run())
-            tasks = [group.create_task(loop) for loop in loops]
+            loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper]
+            loops += [] if self._embedded is None else [self._embedded]
+            tasks = [group.create_task(kept(loop, self.emit)) for loop in loops]
             if self.worker is not None:
                 group.create_task(self.worker.run(), name="streambatch worker")
             await self._stopping.wait()

@@ -26,8 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
-from pathlib import Path
 
 import anyio
 
@@ -42,6 +40,7 @@ from ._events import (
     Restarted,
     Retrying,
     Started,
+    place_of,
 )
 from ._keeper import Hold, Keeper
 from ._messages import Answer, Batch, Reply
@@ -226,6 +225,4 @@ def _what(error: Exception) -> str:
     """An error by type and place; its text may hold content and stays out."""
     if isinstance(error, _Pinned):
         return f"this thread's history was made by the runner kind {error}; this process has another kind"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place
+    return place_of(error)

@@ -8,12 +8,29 @@ A bug in a turn must not take the other ninety-nine with it: it is reported, and
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from ._due import Due, Slots
-from ._events import Emit, Warned
+from ._events import Emit, Warned, place_of
 from ._rows import Handover, Work
 from ._store import Store
 from ._turn import Turn
+
+
+class Loop(Protocol):
+    """Something that runs until it is cancelled, and can be run again."""
+
+    async def run(self) -> None: ...
+
+
+async def kept(loop: Loop, emit: Emit) -> None:
+    """Run *loop* until cancelled; one that fails is a bug of ours: it is reported and started again a second later."""
+    while True:
+        try:
+            await loop.run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop must go on
+            emit(Warned("bug", f"{type(loop).__name__} failed and is started again: {place_of(error)}"))
+            await asyncio.sleep(1)
 
 
 class Worker:
@@ -44,7 +61,9 @@ class Worker:
     async def run(self) -> None:
         """Poll and run turns until ``stop`` has ended them all."""
         async with asyncio.TaskGroup() as self._group:
-            self._polls = [self._group.create_task(loop.run(), name="streambatch due") for loop in self.loops]
+            self._polls = [
+                self._group.create_task(kept(loop, self._emit), name="streambatch due") for loop in self.loops
+            ]
             await self._over.wait()
 
     def quiet(self) -> None:
@@ -82,4 +101,4 @@ class Worker:
         try:
             await self._turn.go(claim)
         except Exception as error:  # noqa: BLE001 - a bug in one turn must not end the others
-            self._emit(Warned("bug", f"a turn of thread {claim.lease.thread!r} broke: {type(error).__name__}"))
+            self._emit(Warned("bug", f"a turn of thread {claim.lease.thread!r} broke: {place_of(error)}"))

@@ -39,7 +39,7 @@ TOLD = ("Lost", "Restarted", "Retrying", "Dead", "StoreAway", "StoreBack", "Repa
 
 @dataclass
 class Cast:
-    """Who the process is and what it does."""
+    """Who the process is and what it does; `work` is how many seconds each of its Runs takes."""
 
     name: str
     url: str
@@ -49,6 +49,7 @@ class Cast:
     deliver: bool = True
     hold: str = ""
     trace: bool = False
+    work: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def line(self) -> str:
@@ -87,6 +88,7 @@ class Actor:
         elif self.cast.hold == "freeze":
             print("HELD freeze")
             os.kill(os.getpid(), signal.SIGSTOP)
+        await asyncio.sleep(self.cast.work)  # what a provider takes
         self.note("end", batch.thread, batch.id, members, batch.attempt)
         if "dead" in texts:
             raise DeadLetter("asked for")

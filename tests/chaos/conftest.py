@@ -34,9 +34,10 @@ async def act(ledger: Ledger, namespace: str, start_child: StartChild) -> StartA
     """Start an actor and wait until it is ready: `await act("a", url, hold="run", lease=2)`."""
 
     async def start(
-        name: str, url: str, *, run: bool = True, deliver: bool = True, hold: str = "", trace: bool = False, **more: Any
-    ) -> Child:
-        cast = Cast(name, url, namespace, str(ledger.path), run, deliver, hold, trace, {**QUICK, **more})
+        name: str, url: str, *, run: bool = True, deliver: bool = True, hold: str = "", trace: bool = False,
+        work: float = 0.0, **more: Any,
+    ) -> Child:  # fmt: skip
+        cast = Cast(name, url, namespace, str(ledger.path), run, deliver, hold, trace, work, {**QUICK, **more})
         child = await start_child("tests/chaos/actor.py", cast.line())
         await child.expect("READY")
         return child

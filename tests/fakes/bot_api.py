@@ -131,21 +131,27 @@ class BotApi:
         """Confirm, then answer what is not confirmed, or wait for it."""
         self.polls += 1
         self.confirmed = max(self.confirmed, int(data.get("offset") or 0))
-        if self._poll is not None and not self._poll.done():
+        if self._poll is not None and self.polling:
             self._poll.set_exception(Refusal(409, "Conflict: terminated by other getUpdates request"))
         mine = self._poll = asyncio.get_running_loop().create_future()
         ends = time.monotonic() + float(data.get("timeout") or 0)
-        while not (found := self._fresh(int(data.get("limit") or 100))) and (left := ends - time.monotonic()) > 0:
-            self._arrived.clear()
-            arrived = asyncio.ensure_future(self._arrived.wait())
-            await asyncio.wait([arrived, mine], timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            arrived.cancel()
-            if mine.done():
-                mine.result()
-        if not mine.done():
+        try:
+            while not (found := self._fresh(int(data.get("limit") or 100))) and (left := ends - time.monotonic()) > 0:
+                self._arrived.clear()
+                arrived = asyncio.ensure_future(self._arrived.wait())
+                await asyncio.wait([arrived, mine], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                arrived.cancel()
+                if mine.done():
+                    mine.result()
+        finally:
             mine.cancel()
         self._handed |= {update["update_id"] for update in found}
         return found
+
+    @property
+    def polling(self) -> bool:
+        """Whether a getUpdates waits."""
+        return self._poll is not None and not self._poll.done()
 
     def _fresh(self, limit: int) -> list[dict[str, Json]]:
         again = [update for update in self._again if update["update_id"] in self._handed]
@@ -253,7 +259,7 @@ async def serving(port: int = 0) -> AsyncGenerator[BotApi]:
     fake = BotApi()
     app = web.Application()
     app.router.add_route("*", "/bot{token}/{method}", fake.serve)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()

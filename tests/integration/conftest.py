@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog  # noqa: F401 - its first import reads files, which is no fault of the test that comes first
 
 from tests.integration.bench import Bench
 from tests.rig import Server
