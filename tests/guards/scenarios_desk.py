@@ -1,0 +1,375 @@
+"""The operator's verbs, and those of a process that comes: peek, attach, pause, redrive, repair, forfeit, await, look."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.guards.bench import SOURCES, Aborted, World
+from tests.rig.clients import connect
+
+# ── peek ──
+
+
+def peek_names_who_is_due(w: World) -> None:
+    """Rule 10: peek answers who is due now, at most a page, and who is next, in the indices of the asker's roles."""
+    w.call("attach", hands=1)
+    for thread, quiet in (("a", 0), ("b", 0), ("c", 500), ("d", 900)):
+        w.submit(thread, "m1", quiet=quiet)
+    w.reply("r")
+    state, ready, soon = w.peek(limit=2)
+    assert state == "ok"
+    assert sorted(ready) == [("due", "a"), ("due", "b"), ("outbox", "r")]
+    assert soon == [("c", w.now + 500), ("d", w.now + 900)]
+    assert w.peek(limit=1)[1] == [("outbox", "r"), ("due", "a")]
+    assert w.peek(runs=0)[1:] == ([("outbox", "r")], [])
+    assert sorted(w.peek(hands=0)[1]) == [("due", "a"), ("due", "b")]
+
+
+def peek_names_a_moment_once(w: World) -> None:
+    """Rule 10: who is due at this very millisecond is due, and not also next."""
+    w.submit("a", "m1")
+    w.now += 2_000
+    assert w.peek(hands=0) == ("ok", [("due", "a")], [])
+
+
+def peek_finds_what_a_stepped_clock_left(w: World) -> None:
+    """Rule 4: a score beyond the longest honest delay is handed out, one at the horizon is not."""
+    w.db.zadd(w.key("due"), {"odd": w.now + 61_001, "far": w.now + 60_000})
+    assert w.peek(hands=0)[1] == [("due", "odd")]
+
+
+def peek_halts(w: World) -> None:
+    """Pause: while the namespace is paused peek names replies only, and says so."""
+    w.reply("r")
+    w.submit("a", "m1", quiet=0)
+    w.paused("", on=True)
+    assert w.peek() == ("halted", [("outbox", "r")], [])
+    w.paused("", on=False)
+    assert w.peek()[0] == "ok"
+
+
+def peek_sends_strangers_to_attach(w: World) -> None:
+    """P4, I17: after FLUSHALL a process attaches again, and so does one that delivers when nobody is noted to."""
+    assert w.peek(hands=0)[0] == "ok"
+    assert w.peek(hands=1)[0] == "new"
+    w.call("attach", hands=1)
+    assert w.peek(hands=1)[0] == "ok"
+    w.db.delete(w.key("meta"))
+    said = w.attempt(lambda: w.peek(hands=0))
+    assert not isinstance(said, Aborted), said.text
+    assert said == ("new", [], [])
+
+
+def attach_remembers_who_delivers(w: World) -> None:
+    """I17: that somebody delivers is noted by who does, and not unnoted by who does not."""
+    w.call("attach", hands=0)
+    assert "delivers" not in w.hash("meta")
+    w.call("attach", hands=1)
+    w.call("attach", hands=0)
+    assert w.hash("meta")["delivers"] == "1"
+
+
+# ── pause ──
+
+
+def a_pause_parks_what_waits(w: World) -> None:
+    """Pause: a waiting thread is parked at once, also by the first pause of a namespace, and goes back by resume."""
+    w.submit("a", "m1")
+    assert w.paused("a", on=True) == "paused"
+    assert w.index() == ("parked", w.now + 2_000)
+    assert w.paused("a", on=True) == "paused"
+    assert w.index() == ("parked", w.now + 2_000)
+    assert w.heard(lambda: w.paused("a", on=False)) == [f"due {w.now + 2_000} a"]
+    assert w.index() == ("due", w.now + 2_000)
+    assert w.db.scard(w.key("paused")) == 0
+    w.submit("b", "m1")
+    assert w.index("b") == ("due", w.now + 2_000)
+
+
+def a_pause_of_an_idle_thread_indexes_nothing(w: World) -> None:
+    """I5, I7: pause and resume of a thread in which nothing waits put it into no index."""
+    for on in (True, False):
+        said = w.attempt(lambda on=on: w.paused("a", on=on))
+        assert not isinstance(said, Aborted), said.text
+        assert w.index() is None
+
+
+def a_resume_of_all_wakes_runners(w: World) -> None:
+    """Pause: resuming the namespace tells of the head of due; pausing it, or an empty one, tells nothing."""
+    assert w.heard(lambda: w.paused("", on=False)) == []
+    w.submit("a", "m1")
+    assert w.heard(lambda: w.paused("", on=True)) == []
+    assert w.heard(lambda: w.paused("", on=False)) == [f"due {w.now + 2_000} a"]
+    assert w.db.exists(w.key("paused")) == 0
+
+
+# ── redrive ──
+
+
+def _redrive(w: World, number: int, **values: Any) -> str:
+    letters = w.db.xrange(w.key("dead"))
+    letter = values.pop("id", letters[0][0] if letters else "1-1")
+    return w.call("redrive", number=number, id=letter, **{"thread": "a", **values})
+
+
+def a_redriven_batch_is_at_the_tail(w: World) -> None:
+    """Dead letters: a batch goes to the tail of its thread, in order, with all its fields and new ids, due at once."""
+    turn = w.begin({"mid": "m1", "author": "x"}, {"mid": "m2", "author": "y"}, "m3")
+    w.submit("a", "m4", size=5)
+    w.verb("bury", turn)
+    assert (w.tally("dead"), w.tally("messages")) == (1, 1)
+    assert _redrive(w, 50) == "redriven"
+    entries = w.db.xrange(w.key("stream"))
+    assert [fields["id"] for _, fields in entries] == ["m4", "m1", "m2", "m3"]
+    assert list(entries[1][1].items()) == [("v", "1"), ("id", "m1"), ("author", "x"), ("size", "10"), ("m", "hello")]
+    assert (w.hash("window")["n"], w.hash("window")["b"]) == ("4", "35")
+    assert w.index()[0] == "due"  # pyright: ignore[reportOptionalSubscript]
+    assert w.members(w.take()) == ["m4", "m1", "m2", "m3"]
+    assert (w.length("dead"), w.tally("dead"), w.tally("messages")) == (0, 0, 4)
+
+
+def a_resent_redrive_changes_nothing(w: World) -> None:
+    """Rule 2: a letter is redriven once, however often the call is sent, by its number or anew."""
+    w.verb("bury", w.begin("m1"))
+    letter = w.db.xrange(w.key("dead"))[0][0]
+    assert _redrive(w, 50) == "redriven"
+    before = w.snapshot()
+    assert _redrive(w, 50, id=letter, resend=1) == "redriven"
+    assert w.snapshot() == before
+    said = w.attempt(lambda: _redrive(w, 51, id=letter))
+    assert said == "gone", said
+    assert w.length() == 1
+
+
+def a_redriven_drained_thread_keeps_its_order(w: World) -> None:
+    """I2, I12: on a drained thread redriven messages get ids after the last ones, though the clock was stepped back."""
+    turn = w.begin("m1", "m2")
+    w.verb("bury", turn)
+    w.db.hset(w.key("window"), mapping={"n": 7, "b": 700, "f": 5, "q": 5, "w": 5})
+    w.now -= 3_600_000
+    said = w.attempt(lambda: _redrive(w, 50))
+    assert said == "redriven", said
+    ids = [turn["last"], *(entry for entry, _ in w.db.xrange(w.key("stream")))]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 3
+    assert w.hash("window") == {"n": "2", "b": "20", "f": str(w.now), "q": "0", "w": "15000"}
+    assert w.index() == ("due", w.now)
+
+
+def a_redrive_during_a_run_waits(w: World) -> None:
+    """Keys: a redrive moves no lease's entry; the messages are due after the Run."""
+    w.verb("bury", w.begin("m1"))
+    turn = w.begin("m2")
+    assert _redrive(w, 50) == "redriven"
+    assert w.index() == ("due", w.now + 30_000)
+    w.settle(turn, kind="none")
+    assert w.index() == ("due", w.now)
+
+
+def a_redriven_reply_is_delivered_again(w: World) -> None:
+    """I17: a dead reply goes back to the outbox with its bytes, sequence and fence, and no tries used up."""
+    w.reply()
+    w.verb("undelivered", w.take(), limit=1)
+    letter = w.db.xrange(w.key("dead"))[0][1]
+    assert _redrive(w, 50) == "redriven"
+    assert w.index() == ("outbox", w.now)
+    assert w.hash("run") == {"reply": "R", "batch": "B", "seq": "1", "tries": "0", "fence": letter["fence"]}
+    assert (w.tally("dead"), w.tally("runs")) == (0, 1)
+    assert w.take().row[0] == "reply"
+
+
+def a_redriven_reply_waits_for_its_turn(w: World) -> None:
+    """I17, I3: a reply is not put over a batch or a reply in hand: busy, and the letter stays."""
+    w.reply()
+    w.verb("undelivered", w.take(), limit=1)
+    w.begin("m2")
+    run = w.hash("run")
+    assert _redrive(w, 50) == "busy"
+    assert (w.hash("run"), w.length("dead")) == (run, 1)
+
+
+# ── repair, forfeit ──
+
+
+def repair_deletes_what_is_foreign(w: World) -> None:
+    """Rule 8: a key of a foreign type is deleted and named; keys that are ours are kept."""
+    kinds = ["stream", "window", "lease", "run", "last", "head", "log", "reply"]
+    for kind in kinds:
+        w.db.set(w.key(kind), "foreign")
+    assert w.call("repair", thread="a") == kinds
+    assert w.there() == set()
+    assert w.index() is None
+    w.submit("a", "m1")
+    before = w.snapshot(but=["due"])
+    assert w.call("repair", thread="a") == []
+    assert w.snapshot(but=["due"]) == before
+    assert w.index() == ("due", w.now)
+
+
+def repair_indexes_what_is_there(w: World) -> None:
+    """I5: repair puts a thread where its keys say: a reply into the outbox, messages into due, nothing nowhere."""
+    w.reply()
+    w.db.zrem(w.key("outbox"), "a")
+    w.call("repair", thread="a")
+    assert w.index() == ("outbox", w.now)
+    w.begin("m1", thread="b")
+    w.db.delete(w.key("stream", "b"))
+    w.db.zadd(w.key("outbox"), {"b": 1})
+    w.db.zadd(w.key("parked"), {"b": 1})
+    assert w.tally("runs") == 2
+    w.call("repair", thread="b")
+    assert w.index("b") is None
+    assert w.there("run", "window", thread="b") == set()
+    assert w.tally("runs") == 1
+    w.call("repair", thread="b")
+    assert w.tally("runs") == 1
+
+
+def repair_makes_a_window(w: World) -> None:
+    """I12: a thread that lost its window gets one, with what waits in it; one that has it keeps it."""
+    w.submit("a", "m1", "m2")
+    w.db.delete(w.key("window"))
+    w.call("repair", thread="a")
+    assert w.hash("window") == {"n": "2", "b": "0", "f": str(w.now), "q": str(w.now), "w": "0"}
+
+
+def repair_lets_last_expire(w: World) -> None:
+    """I7: a thread in which nothing is left keeps what it remembers for a while only."""
+    w.settle(w.begin("m1"), kind="none")
+    w.db.persist(w.key("last"))
+    w.call("repair", thread="a")
+    assert w.ttl("last") > 0
+
+
+def _forfeit(w: World, opened: int, *threads: str) -> Any:
+    return w.attempt(lambda: w.call("forfeit", *({"thread": thread} for thread in threads), opened=opened))
+
+
+def a_restart_ends_dead_leases(w: World) -> None:
+    """Embedded: leases of before this process was alone end now, each thread due in its own index; others stay."""
+    w.begin("m1")
+    w.reply("r")
+    w.take("r")
+    w.submit("idle", "m1")
+    w.now += 5_000
+    opened = w.now
+    w.begin("m1", thread="new")
+    w.now += 1
+    assert _forfeit(w, opened - 1, "a", "r", "new", "idle") == 2
+    assert (w.index("a"), w.index("r")) == (("due", w.now), ("outbox", w.now))
+    assert w.index("new") == ("due", w.now + 29_999)
+    assert w.index("idle") == ("due", w.now - 3_001)
+    assert _forfeit(w, opened - 1, "a", "r") == 0
+    assert w.claim("a")[0] == "batch"
+    assert _forfeit(w, opened, "new") == 1
+
+
+def a_restart_passes_foreign_keys(w: World) -> None:
+    """P20: a foreign key aborts no forfeit: the others' leases end."""
+    w.begin("m1", thread="b")
+    w.begin("m1", thread="c")
+    w.db.set(w.key("lease", "a"), "foreign")
+    w.db.set(w.key("run", "b"), "foreign")
+    assert _forfeit(w, w.now, "a", "b", "c") == 2
+    assert w.index("c") == ("due", w.now)
+
+
+# ── await ──
+
+
+def an_outcome_is_found_by_any_member(w: World) -> None:
+    """Receipts: whoever awaits a message gets the first outcome from it on, whichever member of its batch it was."""
+    turn = w.begin("m1", "m2")
+    first, last = turn["first"], turn["last"]
+    assert w.call("await", thread="a", entry=first) == ["waiting"]
+    w.settle(turn, kind="answered", reply="R", hands=0)
+    expected = ["answered", first, "1", str(turn.fence), "R"]
+    assert w.call("await", thread="a", entry=first) == expected
+    assert w.call("await", thread="a", entry=last) == expected
+    assert w.call("await", thread="a", entry="9999999999999-0") == ["gone"]
+
+
+def interest_ends(w: World) -> None:
+    """I7: interest in an outcome is forgotten after its time, one by one and as a whole."""
+    w.call("await", thread="a", entry="1-1")
+    w.now += 5_000
+    w.call("await", thread="b", entry="1-1")
+    assert w.db.zrange(w.key("awaited"), 0, -1, withscores=True) in (
+        [("b", w.now + 5_000)], [["b", w.now + 5_000]],
+    )  # fmt: skip
+    assert 0 < w.ttl("awaited") <= 10_000
+
+
+# ── look, stats, probe ──
+
+
+def look_says_what_is_there(w: World) -> None:
+    """Explain: everything about a thread, by name, with nothing left out where a part is missing."""
+    flat = w.call("look", thread="a")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert seen == {
+        "now": str(w.now), "paused": "0", "halted": "0", "length": "0", "due": "", "outbox": "", "parked": "", "kind": "",
+    }  # fmt: skip
+    w.settle(w.begin("m1"), kind="none", hkind="local")
+    w.begin("m2")
+    w.paused("b", on=True)
+    w.paused("", on=True)
+    flat = w.call("look", thread="a")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert (seen["halted"], seen["length"], seen["kind"], seen["due"]) == ("1", "1", "local", str(w.now + 30_000))
+    assert {"window.n", "lease.token", "run.first", "last.id"} < set(seen)
+    w.submit("b", "m1")
+    flat = w.call("look", thread="b")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert (seen["paused"], seen["parked"]) == ("1", str(w.now + 2_000))
+    w.reply("r") if w.paused("", on=False) else None
+    flat = w.call("look", thread="r")
+    assert dict(zip(flat[::2], flat[1::2], strict=True))["outbox"] == str(w.now)
+
+
+def stats_say_what_is_there(w: World) -> None:
+    """Stats: counts and the heads of the indices, also of an empty partition."""
+    flat = w.call("stats")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert {name: seen[name] for name in ("now", "due", "halted", "due_head", "outbox_head")} == {
+        "now": str(w.now), "due": "0", "halted": "0", "due_head": "", "outbox_head": "",
+    }  # fmt: skip
+    w.reply("r")
+    w.submit("a", "m1")
+    w.paused("", on=True)
+    flat = w.call("stats")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert (seen["due_head"], seen["outbox_head"], seen["halted"]) == (str(w.now + 2_000), str(w.now), "1")
+
+
+def _probe(w: World, *refused: str) -> list[str]:
+    keys = [w.keys.of(0, f"probe{number}") for number in range(6)] + [w.key("hints")]
+    w.db.execute_command("ACL", "SETUSER", "weak", "reset", "on", ">pw", "~sb1:*", "&sb1:*", "+@all", *refused)
+    client = connect(w.server.admin_url.replace("admin:admin-secret", "weak:pw"))
+    try:
+        return w.send("probe", keys, (), client)
+    finally:
+        client.close()
+        w.db.execute_command("ACL", "DELUSER", "weak")
+
+
+def probe_names_what_is_refused(w: World) -> None:
+    """Rule 1: rights are tried at start, each refused command is named as an ACL names it, and nothing stays behind."""
+    said = w.attempt(lambda: _probe(w))
+    assert said == [], said
+    assert w.db.exists(*(w.keys.of(0, f"probe{number}") for number in range(6))) == 0
+    assert _probe(w, "-zrem", "-xgroup|destroy") == ["XGROUP|DESTROY", "ZREM"]
+
+
+def probe_tries_every_command(w: World) -> None:
+    """Rule 1: a right that only a transition needs would be missed in the middle of it."""
+    used: set[str] = set()
+    for name, text in w.sources.items():
+        if name != "probe":
+            used |= set(re.findall(r"(?:redis\.p?call|read)\('([A-Z]+)'", text)) | set(re.findall(r"\{'([A-Z]{4,})', '", text))
+    used -= {"MAXLEN"}
+    tried = set(re.findall(r"\{'([A-Z]+)'", w.sources["probe"]))
+    assert used - tried == set()
+    assert len(used) > 30
+    assert SOURCES.keys() == w.sources.keys()
