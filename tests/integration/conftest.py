@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator
 
 import pytest
-import structlog  # noqa: F401 - its first import reads files, which is no fault of the test that comes first
 
 from tests.integration.bench import Bench
 from tests.rig import Server
+
+importlib.import_module("structlog")  # its first import reads files, which is no fault of the test that comes first
 
 
 @pytest.fixture
