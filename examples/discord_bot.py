@@ -72,13 +72,11 @@ async def on_message(m: discord.Message) -> None:
         return
     to, who = {"message": m.id}, m.author.display_name
     while True:  # discord.py drops a message whose handler fails, so while the server is away it waits here
-        try:  # The thread is the channel or, in a thread of Discord's, that thread: both are m.channel.
+        with suppress(sb.ServerAway, sb.OutcomeUnknown):
+            # The thread is the channel or, in a thread of Discord's, that thread: both are m.channel.
             await queue.submit(m.channel.id, m.content, message_id=m.id, author=who, sent_at=m.created_at, metadata=to)
             return
-        except (sb.ServerAway, sb.OutcomeUnknown):
-            await asyncio.sleep(1)
-        except sb.QueueClosed:  # it broke, and says why at its end: end the bot, and let it be started again
-            return await client.close()
+        await asyncio.sleep(1)
 
 
 async def main() -> None:

@@ -77,13 +77,11 @@ async def on_message(m: Message) -> None:
     to = {"chat": m.chat.id, "topic": topic, "message": m.message_id}
     who = m.from_user and m.from_user.first_name
     while True:  # aiogram drops an update whose handler fails, so while the server is away it waits here
-        try:  # with the message_id, an update that comes again is stored once
+        with suppress(sb.ServerAway, sb.OutcomeUnknown):
+            # The message_id makes it idempotent: an update that comes again is stored once.
             await queue.submit(thread, m.text or "", message_id=m.message_id, author=who, sent_at=m.date, metadata=to)
             return
-        except (sb.ServerAway, sb.OutcomeUnknown):
-            await asyncio.sleep(1)
-        except sb.QueueClosed:  # it broke, and says why at its end: end the bot, and let it be started again
-            await dp.stop_polling()
+        await asyncio.sleep(1)
 
 
 async def main() -> None:

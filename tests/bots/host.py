@@ -1,0 +1,94 @@
+"""The example as a process, and the model it talks to; shared by the tests of all platforms.
+
+Theory of operation. Importing a bot framework costs seconds, so the tests of a module share one bot: each has chats of
+its own and asks for `up()`, which starts a process only if there is none (an earlier test may have killed it). The
+fakes live in the test process, so what the bot did is known there at once, and the queue's data are in a directory that
+outlives the bot. The model answers ``I got N messages: …`` unless a test has a step for a word of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from streambatch import BatchQueue
+from streambatch._explain import DeadLetterInfo
+from tests.fakes.responses_server import Server, Step, serving, texts
+from tests.rig.moments import wait_for
+from tests.rig.process import Child
+
+PATIENCE = 40.0  # seconds; a start takes five, more on a busy machine
+
+
+class Host:
+    """One bot: `up` starts it, `kill` is kill -9, `stop` is SIGTERM."""
+
+    def __init__(self, model: Server, command: list[str], env: dict[str, str], data: Path) -> None:
+        self.model = model
+        self.data = data
+        self.steps: dict[str, Step] = {}
+        model.rule = self._rule
+        self._command = command
+        self._env = env | {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": model.url}
+        self._env["STREAMBATCH_URL"] = f"embedded:{data}"
+        self._child: Child | None = None
+
+    def _rule(self, request: Any) -> Step | None:
+        said = " ".join(texts(request))
+        word = next((word for word in self.steps if word in said), None)
+        return self.steps.pop(word) if word is not None else None
+
+    def asked(self, word: str) -> int:
+        """How many Runs had the word in their batch."""
+        return sum(word in " ".join(texts(request)) for request in self.model.requests)
+
+    async def up(self) -> Child:
+        """The running bot, started if there is none."""
+        if self._child is None:
+            self._child = await Child.start(*self._command, env=self._env)
+        return self._child
+
+    async def kill(self) -> None:
+        """Kill -9, and wait until it is gone."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill9()
+            await child.close()
+
+    async def stop(self) -> tuple[int, str]:
+        """SIGTERM; returns the exit status and what the bot said."""
+        child, self._child = self._child, None
+        assert child is not None
+        child.sigterm()
+        try:
+            await child.wait(deadline=PATIENCE)
+        finally:
+            await child.close()
+        return child.returncode or 0, "\n".join([*child.lines, *child.errors])
+
+    async def until(self, done: Any, what: str) -> None:
+        """Wait for a moment; if it does not come, say what the bot said."""
+        try:
+            await wait_for(done, what, deadline=PATIENCE)
+        except AssertionError as error:
+            child = self._child
+            said = "\n".join([*child.lines, *child.errors][-30:]) if child else "no bot"
+            raise AssertionError(f"{error}\n{said}") from None
+
+    async def dead(self) -> tuple[DeadLetterInfo, ...]:
+        """The dead letters, read from beside the bot."""
+        async with BatchQueue(f"embedded:{self.data}", log=False) as queue:
+            return await queue.dead_letters()
+
+
+@asynccontextmanager
+async def hosting(command: list[str], env: dict[str, str], data: Path) -> AsyncGenerator[Host]:
+    """A Host with a model of its own; the bot is killed at the end."""
+    async with serving() as model:
+        host = Host(model, command, env, data)
+        try:
+            yield host
+        finally:
+            await host.kill()

@@ -1,0 +1,194 @@
+"""examples/telegram_aiogram.py as a real process: real aiogram, a fake Bot API, a fake model, an embedded server.
+
+"Exactly one" is shown by order, never by waiting: a thread's replies come in order, so after the answer to a later
+message everything that could have come before it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.bots.host import Host, hosting
+from tests.embedded.tools import using
+from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
+from tests.fakes.responses_server import Step
+
+chats = count(101)
+
+
+@pytest.fixture(scope="module")
+async def api() -> AsyncIterator[BotApi]:
+    async with serving() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+async def bot(api: BotApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
+    env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN}
+    data: Path = tmp_path_factory.mktemp("telegram")
+    async with hosting(["examples/telegram_aiogram.py"], env, data) as host:
+        yield host
+
+
+async def answers(bot: Host, api: BotApi, chat: int, n: int) -> list[str]:
+    """Wait until the chat has n messages of the bot."""
+    await bot.until(lambda: len(api.texts(chat)) >= n, f"{n} messages to chat {chat}")
+    return api.texts(chat)
+
+
+async def nothing_more(bot: Host, api: BotApi, chat: int, n: int) -> None:
+    """A later message of the chat is answered, and that makes n messages of the bot."""
+    api.say(chat, "and finally")
+    assert (await answers(bot, api, chat, n))[-1] == "I got 1 messages: and finally"
+    assert len(api.texts(chat)) == n
+
+
+async def test_a_burst_of_three_and_one_sent_twice_get_one_answer_with_all_three(bot: Host, api: BotApi) -> None:
+    """I6: redelivered updates are stored once, inside the burst and after its answer; typing shows from the start."""
+    await bot.up()
+    chat = next(chats)
+    updates = [api.say(chat, text) for text in ("hi there", "one thing", "about cats")]
+    api.repeat(updates[1])
+    assert await answers(bot, api, chat, 1) == ["I got 3 messages: hi there | one thing | about cats"]
+    assert api.sent[-1].answers == api.message_of(updates[-1])
+    assert api.actions[chat, None]
+    api.repeat(updates[2])
+    await nothing_more(bot, api, chat, 2)
+
+
+async def test_a_topic_of_a_group_is_a_thread_and_authors_are_told_apart(bot: Host, api: BotApi) -> None:
+    """Two topics of one group get answers of their own, in their topic, with the names of those who spoke."""
+    await bot.up()
+    group = -1000 - next(chats)
+    first = api.say(group, "ping", topic=7, who="Ann")
+    api.say(group, "pong", topic=7, who="Bob")
+    api.say(group, "else", topic=8)
+    await answers(bot, api, group, 2)
+    calls = {call.topic: call for call in api.sent if call.chat == group}
+    assert calls[7].text == "I got 2 messages: Ann: ping | Bob: pong"
+    assert calls[7].answers != api.message_of(first)
+    assert calls[8].text == "I got 1 messages: else"
+    assert api.actions[group, 7]
+
+
+async def test_flood_control_delays_only_its_chat_and_repeats_no_piece(bot: Host, api: BotApi) -> None:
+    """429 in the middle of a long answer: the other chat is answered meanwhile, then the rest comes, once."""
+    await bot.up()
+    slow, quick = next(chats), next(chats)
+    bot.steps["novel"] = Step(text="a" * 4096 + "b" * 4096 + "end")
+    api.floods[slow] = Flood(retry_after=1, free=1)
+    api.say(slow, "a novel please")
+    await bot.until(lambda: len(refused(api, slow)) >= 1, "a refused sendMessage")
+    api.say(quick, "only a word")
+    await answers(bot, api, quick, 1)
+    assert api.texts(slow) == ["a" * 4096]
+    del api.floods[slow]
+    assert await answers(bot, api, slow, 3) == ["a" * 4096, "b" * 4096, "end"]
+    at = [call.at for call in api.sent if call.chat == slow]
+    tries = [*refused(api, slow), at[1]]
+    assert all(later - earlier >= 1 for earlier, later in pairwise(tries))
+    await nothing_more(bot, api, slow, 4)
+
+
+async def say_in_vain(bot: Host, api: BotApi, chat: int, text: str) -> int:
+    """The embedded server holds back all writes, then somebody writes; returns when the submit is stuck in the server.
+
+    A bot that confirms too early does so before the submit reaches the server, or in the same turns of its event loop;
+    the server answers fifty times meanwhile, which is many more turns.
+    """
+    async with using(f"embedded:{bot.data}") as server:
+        socket = server.socket
+    async with Redis(unix_socket_path=socket, decode_responses=True) as client:
+        redis: Any = client
+        await redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+        update = api.say(chat, text)
+
+        async def stuck() -> bool:
+            blocked = re.findall(r" flags=\w*b.* argv-mem=(\d+)", str(await redis.execute_command("CLIENT", "LIST")))
+            return any(int(size) > len(text) for size in blocked)
+
+        await bot.until(stuck, "the submit waiting in the server")
+        for _ in range(50):
+            await redis.ping()
+    assert api.handed(update)
+    return update
+
+
+def refused(api: BotApi, chat: int) -> list[float]:
+    """When messages to the chat were refused."""
+    return [call.at for call, _ in api.refused if call.chat == chat]
+
+
+async def test_who_blocked_the_bot_becomes_a_dead_letter_and_blocks_nothing(bot: Host, api: BotApi) -> None:
+    """Forbidden is final: one try, one dead letter, and the thread goes on."""
+    await bot.up()
+    chat = next(chats)
+    api.blocked.add(chat)
+    api.say(chat, "go away")
+    await bot.until(lambda: refused(api, chat), "a refused sendMessage")
+    api.blocked.remove(chat)
+    api.say(chat, "come back")
+    assert await answers(bot, api, chat, 1) == ["I got 1 messages: come back"]
+    dead = [(letter.kind, letter.reason) for letter in await bot.dead() if letter.thread == str(chat)]
+    assert dead == [("reply", "TelegramForbiddenError")]
+    assert len(refused(api, chat)) == 1
+
+
+async def test_kill_9_in_a_run_before_a_send_in_a_send_and_before_a_message_is_stored(bot: Host, api: BotApi) -> None:
+    """One kill, four chats: a cut Run, an unsent reply and an unstored message each end in one answer (I1, I4, I17).
+
+    A message that Telegram has, but whose confirmation the bot never saw, comes twice: nobody can know better.
+    """
+    await bot.up()
+    running, unsent, unconfirmed, unstored = (next(chats) for _ in range(4))
+    never = asyncio.Event()
+    bot.steps["running"] = Step(hold=never)
+    before, within = api.holds[unsent], api.holds[unconfirmed] = Hold(stored=False), Hold(stored=True)
+    for chat, text in ((running, "running"), (unsent, "unsent"), (unconfirmed, "unconfirmed")):
+        api.say(chat, f"{text} 1")
+        api.say(chat, f"{text} 2")
+    for moment in (lambda: bot.asked("running") == 1, before.reached.is_set, within.reached.is_set):
+        await bot.until(moment, "the moment to kill")
+    update = await say_in_vain(bot, api, unstored, "too early " * 300)
+    await bot.kill()
+    never.set()
+    assert api.confirmed <= update
+    assert [len(api.texts(chat)) for chat in (running, unsent, unconfirmed, unstored)] == [0, 0, 1, 0]
+
+    await bot.up()
+    assert "too early" in (await answers(bot, api, unstored, 1))[0]
+    for chat in (running, unsent, unconfirmed, unstored):
+        api.say(chat, "and finally")
+    assert (await answers(bot, api, running, 2))[0] == "I got 2 messages: running 1 | running 2"
+    assert (await answers(bot, api, unsent, 2))[0] == "I got 2 messages: unsent 1 | unsent 2"
+    assert (await answers(bot, api, unconfirmed, 3))[:2] == ["I got 2 messages: unconfirmed 1 | unconfirmed 2"] * 2
+    assert (await answers(bot, api, unstored, 2))[-1] == "I got 1 messages: and finally"
+    assert [len(api.texts(chat)) for chat in (running, unsent, unconfirmed, unstored)] == [2, 2, 3, 2]
+    assert [bot.asked(word) for word in ("running", "unsent", "unconfirmed", "too early")] == [2, 1, 1, 1]
+
+
+async def test_sigterm_delivers_what_is_running_and_leaves_nothing_open(bot: Host, api: BotApi) -> None:
+    """Polling ends first, then the queue drains and still sends, then the session closes: exit status 0, no warning."""
+    await bot.up()
+    chat = next(chats)
+    hold = asyncio.Event()
+    bot.steps["last words"] = Step(hold=hold)
+    api.say(chat, "last words")
+    await bot.until(lambda: bot.asked("last words"), "the Run")
+    stopping = asyncio.create_task(bot.stop())
+    await bot.until(lambda: not api.polling, "the end of polling")
+    hold.set()
+    status, said = await stopping
+    assert api.texts(chat) == ["I got 1 messages: last words"]
+    assert status == 0
+    assert "Unclosed" not in said
+    assert "Traceback" not in said
+    assert "last words" not in said
