@@ -27,7 +27,7 @@ from ._retry import reconnect
 from ._scripts import Refused, Unreachable
 from ._settings import Replicas
 from ._store import Store
-from ._submit import Entry, Replicated, Stored, Submission
+from ._submit import REFUSED, Entry, Replicated, Stored, Submission
 from .errors import (
     DurabilityUnknown,
     NotAccepted,
@@ -43,6 +43,7 @@ from .errors import (
 MOST_BYTES = 1024 * 1024
 MOST = 1_000
 KNOWN = 10_000
+SMALL = 48
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +51,16 @@ class Waiting:
     """A message on its way, and who waits for it."""
 
     entry: Entry
-    name: str
+    producer: str
+    number: int
     until: float
     replicas: Replicas | None
     done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def name(self) -> str:
+        """The message id given, or one made up, to be shown on errors, so that a retry is safe."""
+        return self.entry.message_id or f"~{self.producer[:12]}.{self.number:x}"
 
     def fail(self, error: StreambatchError) -> None:
         """Tell the caller, if it is still there."""
@@ -71,20 +78,17 @@ class Intake:
 
     def __init__(self, store: Store, limit: int) -> None:
         self._limit = limit
-        self._producer = store.producer
+        self._store = store
         self._made = 0
         self.gates = [Gate(store, partition) for partition in range(store.keys.partitions)]
 
-    def fresh_name(self) -> str:
-        """An id for a message that was given none: shown on errors, so that a retry is safe."""
-        self._made += 1
-        return f"~{self._producer[:12]}.{self._made:x}"
-
-    def put(self, partition: int, waiting: Waiting) -> asyncio.Future[Stored]:
-        """Queue a message for storing. Raises QueueFull, QueueClosed."""
-        if self._limit <= sum(gate.size for gate in self.gates):
+    def put(self, entry: Entry, until: float, replicas: Replicas | None) -> asyncio.Future[Stored]:
+        """Queue a message for storing, until *until* (loop time) at most. Raises QueueFull, QueueClosed."""
+        if self._limit <= sum([gate.size for gate in self.gates]):
             raise QueueFull(f"{self._limit} messages of this process wait to be stored (intake_limit)")
-        self.gates[partition].put(waiting)
+        self._made += 1
+        waiting = Waiting(entry, self._store.producer, self._made, until, replicas)
+        self.gates[self._store.keys.partition(entry.thread)].put(waiting)
         return waiting.done
 
     async def drained(self) -> None:
@@ -161,12 +165,12 @@ class Gate:
 
     def _next(self) -> list[Waiting]:
         taken: list[Waiting] = []
-        size = 0
-        while self._buffer and len(taken) < MOST and size < MOST_BYTES:
+        size, most = 0, min(MOST, max(SMALL, len(self._buffer) // 2))
+        while self._buffer and len(taken) < most and size < MOST_BYTES:
             waiting = self._buffer.popleft()
             if waiting.done.done():
                 continue
-            known = self._settled.get(waiting.name)
+            known = self._settled.get(waiting.name) if self._settled else None
             if known is not None and waiting.replicas is None:
                 waiting.done.set_result(Stored("duplicate", known.entry))
                 continue
@@ -235,7 +239,7 @@ class Gate:
             if waiting.done.done():
                 if stored.entry:
                     self._remember(waiting.name, stored)
-            elif stored.refused:
+            elif stored.word in REFUSED:
                 waiting.fail(_refusal(stored.word, waiting.entry.thread))
             elif waiting.replicas is not None and heard.count < waiting.replicas.count:
                 self._remember(waiting.name, stored)

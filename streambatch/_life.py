@@ -75,7 +75,8 @@ class Life:
         self._runner = runner
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
-        self._loop_start = self._loop.time()
+        self.time = self._loop.time
+        self._loop_start = self.time()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

@@ -99,6 +99,8 @@ def text_of(content: Content) -> str:
 
 def id_of(value: object, what: str) -> str:
     """Check a thread or message id: ``str | int``, 1 to 256 bytes; returns it as str."""
+    if isinstance(value, str) and value.isascii() and 0 < len(value) <= MAX_ID_BYTES:
+        return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

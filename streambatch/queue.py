@@ -6,7 +6,6 @@ What an open queue is made of, and how it starts and stops, is in ``_life.py``; 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,14 +18,13 @@ from ._connect import Client, scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
 from ._explain import DeadLetterInfo, Explanation, Health, Stats, ThreadInfo
-from ._intake import Waiting
 from ._keys import Keys
 from ._life import Life, Plan
 from ._messages import Json, Message, Part, content_of, encode_message, id_of
 from ._ports import Codec, Deliver, Plain
 from ._rows import context
 from ._run import runner_of
-from ._settings import Durability, Replicas, Seconds, Settings, seconds
+from ._settings import Durability, Replicas, Seconds, Settings, ms, seconds
 from ._submit import Entry
 from .errors import QueueClosed, ReplyExpired, TooLarge, UsageError
 
@@ -164,12 +162,10 @@ class BatchQueue:
         given = entry.message_id
         if self._stale(sent_at):
             return Receipt(name, "0-0", given, "dropped", opened.echo)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.settings.submit_timeout
-        waiting = Waiting(entry, given or opened.intake.fresh_name(), until, self._replicas(durability))
-        stored = await opened.intake.put(self._keys.partition(name), waiting)
-        opened.emit(Queued(name, given or stored.entry, stored.entry, stored.word))
-        return Receipt(name, stored.entry, given or stored.entry, stored.word, opened.echo)
+        until = opened.time() + self.settings.submit_timeout
+        word, stored = await opened.intake.put(entry, until, self._replicas(durability))
+        opened.emit(Queued(name, given or stored, stored, word))
+        return Receipt(name, stored, given or stored, word, opened.echo)
 
     async def receipt(self, thread: str | int, *, message_id: str | int) -> Receipt:
         """Find a message again, in any process, within dedup_window.
@@ -272,9 +268,11 @@ class BatchQueue:
         data = encode_message(content_of(content), sent_at, metadata or {})
         if len(data) > s.max_message_bytes:
             raise TooLarge(f"the message has {len(data)} bytes; max_message_bytes is {s.max_message_bytes}")
-        data = self._codec.encode(data, context("message", thread, given))
-        memory = round(s.dedup_window * 1000) if given else 0
-        return Entry(thread, given, who, data, memory, round(s.max_wait * 1000), -1 if now else round(quiet * 1000))
+        if not isinstance(self._codec, Plain):
+            data = self._codec.encode(data, context("message", thread, given))
+        size = len(data) + len(given) + len(who)
+        memory = ms(s.dedup_window) if given else 0
+        return Entry(thread, given, memory, who, size, ms(s.max_wait), -1 if now else ms(quiet), data)
 
     def _stale(self, sent_at: datetime | None) -> bool:
         return (

@@ -37,7 +37,7 @@ local function place(thread, set, at, leased, waits)
   if not leased and not before[set] then
     before[set] = tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2] or math.huge)
   end
-  redis.call('ZADD', set, at, thread)
+  redis.call('ZADD', set, string.format('%.0f', at), thread)
   if set ~= due then redis.call('ZREM', due, thread) end
   if set ~= outbox and not waits then redis.call('ZREM', outbox, thread) end
   if may_park and set ~= parked then redis.call('ZREM', parked, thread) end

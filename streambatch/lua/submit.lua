@@ -31,7 +31,7 @@ while i <= #ARGV do
       if w.n >= max_pending then word = 'n' elseif w.n > 0 and w.b + size > max_bytes then word = 'b' end
     end
     if word == 'q' then
-      id = append(stream, prior, 'v', 1, 'id', mid, 'author', author, 'size', size, 'm', m)
+      id = append(stream, prior, 'v', '1', 'id', mid, 'author', author, 'size', size, 'm', m)
       prior = nil
       if id.err then bad, word, id = stream, 'x', 'stream' end
     end
