@@ -138,7 +138,7 @@ class _Chat:
             queue.deliver(self._deliver)
             async with queue:
                 self._leave = True
-                await queue.run_now(self._wishes.thread)
+                await self._look(queue)
                 await (self._talk(queue) if sys.stdin.isatty() else self._pipe(queue))
         return self._code or (1 if self._screen.dead else 0)
 
@@ -190,6 +190,13 @@ class _Chat:
         left = await queue.pending(self._wishes.thread)
         if left:
             self._screen.say(f"  {messages(len(left))} wait and will be answered at the next start")
+
+    async def _look(self, queue: BatchQueue) -> None:
+        """What is left from last time is due at once, or said to wait for its next try."""
+        await queue.run_now(self._wishes.thread)
+        found = await queue.explain(self._wishes.thread)
+        if found.state == "retrying" and (found.wake or 0) > 1:
+            self._screen.say(f"  {messages(found.in_batch)} left from last time: {found.reason}")
 
     async def _pipe(self, queue: BatchQueue) -> None:
         """Submit the whole input as one burst and wait until nothing is left to do."""

@@ -83,7 +83,7 @@ class Server:
         """Answer the requests of one connection."""
         self.open += 1
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._request(reader, writer)
         finally:
             self.open -= 1
