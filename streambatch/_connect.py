@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from os import getpid
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -66,7 +67,7 @@ def _common(settings: Settings, connections: int) -> dict[str, Any]:
         "socket_connect_timeout": wait,
         "timeout": wait,
         "max_connections": connections,
-        "client_name": "streambatch",
+        "client_name": f"streambatch-{getpid()}",
     }
 
 

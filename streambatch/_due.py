@@ -76,6 +76,7 @@ class Due:
         self._emit = emit
         self._moved = asyncio.Event()
         self._soon: dict[str, float] = {}
+        self._hinted: dict[str, int] = {}
         self._skew = 0.0
         self._poll_at = 0.0
         self._fruitless = False
@@ -86,8 +87,13 @@ class Due:
         if (word == "due" and self._store.runs) or (word == "outbox" and self._store.hands):
             at, _, thread = argument.partition(" ")
             if at.isdigit():
-                self._soon[thread] = int(at) / 1000 - self._skew
+                self._hinted[thread] = int(at)
                 self._moved.set()
+
+    def wake(self) -> None:
+        """Poll now: hints may have been missed."""
+        self._poll_at = 0.0
+        self._moved.set()
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -100,7 +106,7 @@ class Due:
                     if known:
                         await self._claim(known)
                         self._poll_at = 0.0  # hints name only a new head: who comes after this one is not known
-                    if self._poll_at <= loop.time():
+                    elif self._poll_at <= loop.time():
                         await self._poll(wire)
                     tries = 0
                 except StreambatchError as error:
@@ -114,6 +120,9 @@ class Due:
 
     def _known(self, now: float) -> list[str]:
         """Threads whose known moment has come, as many as there are slots."""
+        for thread, at in self._hinted.items():
+            self._soon[thread] = at / 1000 - self._skew
+        self._hinted.clear()
         ready = [thread for thread, at in self._soon.items() if at <= now][: self._slots.free]
         for thread in ready:
             del self._soon[thread]
@@ -122,11 +131,12 @@ class Due:
     async def _poll(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
+        self._poll_at = asked + LONGEST  # set before asking: a wake() that comes meanwhile is not overwritten
         peek = await self._store.peek(wire, self._partition, min(self._slots.free, PAGE))
         self._store.heard(None)
         now = loop.time()
         # The server read its clock half-way, and cut it to whole milliseconds.
-        self.polled, self._skew, self._poll_at = now, (peek.now + 0.5) / 1000 - (asked + now) / 2, now + LONGEST
+        self.polled, self._skew = now, (peek.now + 0.5) / 1000 - (asked + now) / 2
         self._soon = {thread: at / 1000 - self._skew for thread, at in peek.soon}
         if peek.state == "new":
             await self._store.join()
@@ -162,7 +172,7 @@ class Due:
     async def _rest(self) -> None:
         """Until the next known moment, the next poll, or a hint."""
         loop = asyncio.get_running_loop()
-        while (left := min([self._poll_at, *self._soon.values()]) - loop.time()) > 0:
+        while not self._hinted and (left := min([self._poll_at, *self._soon.values()]) - loop.time()) > 0:
             self._moved.clear()
             try:
                 async with asyncio.timeout(left):

@@ -30,7 +30,8 @@ class Hints:
     Args:
         client: whose pool gives the connection.
         keys: the namespace; its hints channels.
-        heard: called with partition, word (due, outbox, reply) and argument.
+        heard: called with partition, word (due, outbox, reply) and argument; after every (re-)subscription with the
+            word ``missed``, because hints may have been.
     """
 
     SILENCE = 30.0
@@ -89,6 +90,7 @@ class Hints:
             return
         if answer[0] == b"ssubscribe":
             self.listening.set()
+            self._heard(self._channels[answer[1]], "missed", "")
         elif answer[0] == b"smessage" and answer[1] in self._channels:
             word, _, argument = answer[2].decode(errors="replace").partition(" ")
             self._heard(self._channels[answer[1]], word, argument)

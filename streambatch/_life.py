@@ -157,6 +157,8 @@ class Life:
     def _heard(self, partition: int, word: str, argument: str) -> None:
         if word == "reply":
             self.echo.heard(argument)
+        elif self.worker is not None and word == "missed":
+            self.worker.loops[partition].wake()
         elif self.worker is not None:
             self.worker.loops[partition].hint(word, argument)
 

@@ -151,7 +151,7 @@ SUBMIT = Script.load(
 )
 PEEK = Script.load("peek", "meta due outbox", "now partitions horizon runs hands limit")
 CLAIM = Script.load("claim", "thread claim nonce")
-RENEW = Script.load("renew", "due outbox", "now", "thread token ttl")
+RENEW = Script.load("renew", "due outbox parked", "now", "thread token ttl")
 START = Script.load("start", "lease run", "token")
 CHECKPOINT = Script.load("checkpoint", "lease run", "token data")
 MORE = Script.load("more", "thread token op")

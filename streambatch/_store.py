@@ -15,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from os import getpid
+from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
 from . import _scripts as scripts
-from ._events import Emit, StoreAway, StoreBack
+from ._events import Emit, StoreAway, StoreBack, Warned
 from ._keys import Keys
 from ._lane import Lane, Request, Row
 from ._lease import Lease
@@ -36,6 +38,10 @@ from .errors import LeaseLost, StoreError
 
 PRODUCER_TTL = 86_400_000
 TRIES = 5
+AWAITED = (
+    "processes of this namespace have delivered before: replies of this worker wait for a process with a deliver"
+    " callback, and their threads with them (docs/runbook.md)"
+)
 _NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "more")
 
 
@@ -70,7 +76,7 @@ class Store:
         self.setting = Setting(keys.namespace, codec)
         self.runs, self.hands, self.history = runs, hands, history
         self.producer = uuid4().hex
-        self.owner = self.producer[:16]
+        self.owner = f"{gethostname()[:40]}:{getpid()}:{self.producer[:8]}"
         self.clock = ""
         self._client = client
         self._emit = emit
@@ -118,7 +124,7 @@ class Store:
         def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
             if script.name in _NAMES:
                 return shared, [*self.opening(), *turn]
-            return (shared[1:3], [self.clock]) if script is scripts.RENEW else ((), ())
+            return (shared[1:4], [self.clock]) if script is scripts.RENEW else ((), ())
 
         return head
 
@@ -127,7 +133,7 @@ class Store:
     def next_claim(self) -> str:
         """A fresh claim id; also the nonce of its token."""
         self._claims += 1
-        return f"{self.owner}.{self._claims:x}"
+        return f"{self.producer[:16]}.{self._claims:x}"
 
     async def _ask(self, script: Script, partition: int, keys: Sequence[str], *argv: Arg, wait: float) -> Row:
         until = asyncio.get_running_loop().time() + wait
@@ -270,7 +276,9 @@ class Store:
         for partition in range(self.keys.partitions):
             keys = [self.keys.of(partition, "meta"), self.keys.producer(partition, self.producer)]
             argv = [self.keys.partitions, int(self.hands), PRODUCER_TTL]
-            await self.control(scripts.ATTACH, keys, argv)
+            awaited = await self.control(scripts.ATTACH, keys, argv)
+            if awaited == b"awaited" and partition == 0 and self.runs and not self.hands:
+                self._emit(Warned("deliverer", AWAITED))
 
     async def outcome(self, thread: str, entry: str, interest: float) -> Outcome:
         """What became of a message; a hint follows within *interest* seconds if it still waits."""

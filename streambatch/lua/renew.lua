@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
-local due, outbox = unpack(KEYS, 1, 2)
+local due, outbox, parked = unpack(KEYS, 1, 3)
 local now = unpack(ARGV, 1, 1)
 
 -- renew: extend leases and watch their threads at the new deadline. One word per thread: renewed, lost.
@@ -10,7 +10,7 @@ if now == '' then
 end
 local out = {}
 for i = 0, (#ARGV - 1) / 3 - 1 do
-  local lease = KEYS[3 + i]
+  local lease = KEYS[4 + i]
   local thread, token, ttl = unpack(ARGV, 2 + i * 3, 4 + i * 3)
   local l = redis.pcall('HMGET', lease, 'token', 'phase')
   if l[1] == token then
@@ -18,6 +18,7 @@ for i = 0, (#ARGV - 1) / 3 - 1 do
     redis.call('HSET', lease, 'deadline', deadline, 'ttl', ttl)
     redis.call('PEXPIRE', lease, ttl + 60000)
     redis.call('ZADD', l[2] == 'run' and due or outbox, deadline, thread)
+    redis.call('ZREM', parked, thread)  -- where a claim may have put it when the lease had expired and the thread was paused
     out[i + 1] = 'renewed'
   else
     out[i + 1] = 'lost'
