@@ -44,6 +44,22 @@ RESENT = {
 HOSTILE = ("{}", "}{", "a\0b", "line\nbreak", "a:b:c", "%d%s%", "'\"\\", "ünï-🦊", " ", "x" * 256, "é" * 128, "0", "-")
 
 
+def entry(
+    thread: str,
+    text: str,
+    name: str = "",
+    *,
+    memory: float = 0,
+    wait: float = 15_000,
+    quiet: float = 0,
+    author: str = "",
+) -> Entry:
+    """A message as submit takes it; times in ms."""
+    data = encode_message(text, None, {})
+    times = {"memory": round(memory), "wait": round(wait), "quiet": round(quiet)}
+    return Entry(thread=thread, message_id=name, author=author, size=len(data) + len(name), data=data, **times)
+
+
 class Bench:
     """Sides on one server in one namespace."""
 
@@ -206,9 +222,8 @@ class Side:
         """A numbered submit call of a thread's messages; times in ms."""
         self.number += 1
         names = [*ids, *[""] * (len(texts) - len(ids))]
-        times = (round(wait), round(quiet))
         entries = [
-            Entry(thread, name, author, encode_message(text, None, {}), memory if name else 0, *times)
+            entry(thread, text, name, memory=memory if name else 0, wait=wait, quiet=quiet, author=author)
             for text, name in zip(texts, names, strict=True)
         ]
         partition = self.store.keys.partition(thread)

@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from streambatch._messages import encode_message
-from streambatch._submit import Entry, Submission
-from tests.integration.bench import DAWN, HOSTILE, HOUR, Bench
+from streambatch._submit import Submission
+from tests.integration.bench import DAWN, HOSTILE, HOUR, Bench, entry
 from tests.integration.invariants import ascending, i7_only_expiring
 from tests.rig import wait_for
 
@@ -154,7 +153,7 @@ async def test_one_call_for_many_threads_keeps_each_threads_order(still: Bench) 
     """A flush carries messages of many users mixed; each thread gets its own, in order."""
     side = await still.side()
     threads = [f"t{n % 7}" for n in range(70)]
-    entries = [Entry(t, "", "", encode_message(str(n), None, {}), 0, 15_000, 0) for n, t in enumerate(threads)]
+    entries = [entry(t, str(n)) for n, t in enumerate(threads)]
     side.number += 1
     stored = await side.send(Submission(0, side.producer, side.number, entries, None))
     assert stored is not None
