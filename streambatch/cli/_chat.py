@@ -176,7 +176,7 @@ class _Chat:
             os.environ.update(OPENAI_BASE_URL=local.url, OPENAI_API_KEY=local.key)
             yield _Runner(
                 model=local.name, instructions=wishes.instructions,
-                context_tokens=CONTEXT, max_output_tokens=LONGEST, temperature=0.2,
+                context_tokens=CONTEXT, max_output_tokens=LONGEST, temperature=0,
             )  # fmt: skip
 
     async def _talk(self, queue: BatchQueue) -> None:

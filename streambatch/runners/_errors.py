@@ -173,7 +173,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, TypeError):
         return problem("wrong_options", words=type(error).__name__)
     if type(error.__cause__).__name__ in _NOT_SENT:
-        return Problem("LIMIT", type(error.__cause__).__name__)
+        return Problem("LIMIT", f"nothing: {type(error.__cause__).__name__}")
     body = getattr(error, "body", None)
     fields: Mapping[str, object] = cast("Mapping[str, object]", body) if isinstance(body, Mapping) else {}
     response = getattr(error, "response", None)

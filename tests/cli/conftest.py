@@ -36,3 +36,8 @@ async def start_chat(tmp_path: Path) -> AsyncIterator[StartChat]:
             with suppress(ProcessLookupError):
                 chat.child.kill()
             await asyncio.wait_for(chat.end(), 10)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark for the case that the project's list does not have it yet."""
+    config.addinivalue_line("markers", "model: needs the local model (see streambatch/cli/_model.py); slow")
