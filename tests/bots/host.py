@@ -8,6 +8,8 @@ outlives the bot. The model answers ``I got N messages: …`` unless a test has 
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,11 +59,11 @@ class Host:
             child.kill9()
             await child.close()
 
-    async def stop(self) -> tuple[int, str]:
-        """SIGTERM; returns the exit status and what the bot said."""
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Ask it to end; returns the exit status and what the bot said."""
         child, self._child = self._child, None
         assert child is not None
-        child.sigterm()
+        os.kill(child.pid, how)
         try:
             await child.wait(deadline=PATIENCE)
         finally:
