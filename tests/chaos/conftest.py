@@ -15,7 +15,7 @@ from tests.chaos.ledger import Ledger
 from tests.conftest import StartChild
 from tests.rig import Child
 
-QUICK: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.05}
+QUICK: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.05, "drain_timeout": 2.0}
 
 StartActor = Callable[..., Awaitable[Child]]
 OpenQueue = Callable[..., Awaitable[BatchQueue]]
