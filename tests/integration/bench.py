@@ -26,6 +26,7 @@ from streambatch._scripts import Call, Refused, Wire
 from streambatch._settings import Settings
 from streambatch._store import Store
 from streambatch._submit import Entry, Stored, Submission
+from streambatch.errors import LeaseLost
 from tests.integration import invariants
 from tests.rig import Server, connect_async
 
@@ -295,3 +296,39 @@ class Side:
         if word == "kept":
             await self.store.delivered(work.lease, go_on=False)
         return seen
+
+    async def sweep(self) -> list[str]:
+        """Take whatever is due to its end, without answers; what it was: the texts, and "reply" for a reply."""
+        seen: list[str] = []
+        for thread in await self.ready():
+            claim = await self.claim(thread)
+            if isinstance(claim, Work):
+                seen += await self.texts(claim)
+                await self.settle(claim, "")
+            elif isinstance(claim, Handover):
+                seen.append("reply")
+                await self.store.delivered(claim.lease, go_on=False)
+        return seen
+
+
+async def renewed(side: Side, work: Work) -> object:
+    """Renewal says False where the others raise."""
+    if not await side.store.renew(work.lease):
+        raise LeaseLost
+    return None
+
+
+Verb = Callable[[Side, Work], Awaitable[object]]
+
+#: Everything that the holder of a lease may do with it.
+VERBS: dict[str, Verb] = {
+    "start": lambda side, work: side.start(work),
+    "checkpoint": lambda side, work: side.store.checkpoint(work.lease, b"late"),
+    "more": lambda side, work: side.store.more(work.lease, 1),
+    "settle": lambda side, work: side.settle(work, "late", go_on=True),
+    "delivered": lambda side, work: side.store.delivered(work.lease, go_on=True),
+    "undelivered": lambda side, work: side.store.undelivered(work.lease, 0, "late", counted=True, final=True),
+    "release": lambda side, work: side.store.release(work.lease, 0, give_back=True),
+    "bury": lambda side, work: side.store.bury(work.lease, "late", "late"),
+    "renew": renewed,
+}

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from streambatch._rows import Handover, Work
 from streambatch._store import Store
 from streambatch.errors import LeaseLost
-from tests.integration.bench import HOUR, Bench, Side
-
-Late = Callable[[Side, Work], Awaitable[object]]
-
-
-async def renewed(side: Side, work: Work) -> object:
-    """Renewal says False where the others raise."""
-    if not await side.store.renew(work.lease):
-        raise LeaseLost
-    return None
-
-
-LATE: dict[str, Late] = {
-    "start": lambda side, work: side.start(work),
-    "checkpoint": lambda side, work: side.store.checkpoint(work.lease, b"late"),
-    "more": lambda side, work: side.store.more(work.lease, 1),
-    "settle": lambda side, work: side.settle(work, "late", go_on=True),
-    "delivered": lambda side, work: side.store.delivered(work.lease, go_on=True),
-    "undelivered": lambda side, work: side.store.undelivered(work.lease, 0, "late", counted=True, final=True),
-    "release": lambda side, work: side.store.release(work.lease, 0, give_back=True),
-    "bury": lambda side, work: side.store.bury(work.lease, "late", "late"),
-    "renew": renewed,
-}
+from tests.integration.bench import HOUR, VERBS, Bench, Side
 
 
 async def overtaken(bench: Bench, phase: str) -> tuple[Side, Work]:
@@ -59,7 +35,7 @@ async def overtaken(bench: Bench, phase: str) -> tuple[Side, Work]:
 
 
 @pytest.mark.parametrize("phase", ["run", "reply", "done", "next"])
-@pytest.mark.parametrize("verb", LATE)
+@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.leaves_keys("the thread is left in the middle of its life")
 async def test_i3_a_zombies_write_changes_nothing_and_it_is_told(still: Bench, verb: str, phase: str) -> None:
     """Whatever the heir has done meanwhile: LeaseLost, and no key differs."""
@@ -67,7 +43,7 @@ async def test_i3_a_zombies_write_changes_nothing_and_it_is_told(still: Bench, v
     await zombie.store.control(None, (), ("PING",))
     before = await still.dump()
     with pytest.raises(LeaseLost):
-        await LATE[verb](zombie, work)
+        await VERBS[verb](zombie, work)
     assert await still.dump() == before
 
 
@@ -76,7 +52,7 @@ async def test_i3_a_zombies_write_changes_nothing_and_it_is_told(still: Bench, v
 async def test_i3_a_late_holder_whom_nobody_replaced_may_still_commit(still: Bench, verb: str) -> None:
     """Only the token decides: a Run that is paid for is not thrown away because its lease ended unclaimed."""
     zombie, work = await overtaken(still, "free")
-    await LATE[verb](zombie, work)
+    await VERBS[verb](zombie, work)
 
 
 async def test_i3_a_thread_has_one_live_holder(still: Bench) -> None:
@@ -295,4 +271,4 @@ async def test_i9_forfeit_ends_dead_leases_at_once(still: Bench) -> None:
 def test_every_verb_of_a_holder_is_judged() -> None:
     """The list of late verbs names each method of the store that takes a lease."""
     taking = {"start", "checkpoint", "more", "settle", "delivered", "undelivered", "release", "bury", "renew"}
-    assert set(LATE) == taking <= set(dir(Store))
+    assert set(VERBS) == taking <= set(dir(Store))
