@@ -178,10 +178,13 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
         return "parked", "the thread is paused; resume it to go on"
     if reply:
         when = f"is tried again in {left:.1f} s" if left > 0 else "waits for a process with a deliver callback"
-        return "undelivered", f"the reply was not delivered ({f.get('run.tries')} tries so far); it {when}"
+        return "undelivered", f"the reply was not delivered ({f.get('run.tries')} tries so far); it {when}{_why(f)}"
     if "run.first" in f:
         if left > 0:
-            return "retrying", f"the Run failed {f.get('run.attempts', '?')} time(s); it is tried again in {left:.1f} s"
+            return (
+                "retrying",
+                f"the Run failed {f.get('run.attempts', '?')} time(s); it is tried again in {left:.1f} s{_why(f)}",
+            )
         return "retrying", _overdue(f, "the batch of a dead or failed Run", left)
     if int(f["length"]) == 0:
         return "idle", "no message waits"
@@ -190,6 +193,10 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
     if left > 0:
         return "waiting", f"the quiet window ends in {left:.1f} s"
     return "waiting", _overdue(f, "what waits", left)
+
+
+def _why(f: Mapping[str, str]) -> str:
+    return f"; the last reason: {f['run.why']}" if f.get("run.why") else ""
 
 
 def _overdue(f: Mapping[str, str], what: str, left: float) -> str:

@@ -213,10 +213,10 @@ class Store:
         )  # fmt: skip
         return row[0].decode(), int(row[1])
 
-    async def release(self, lease: Lease, delay: float, *, give_back: bool) -> None:
-        """Give a batch or reply back. Raises LeaseLost."""
+    async def release(self, lease: Lease, delay: float, *, give_back: bool, why: str = "") -> None:
+        """Give a batch or reply back; *why* is kept for explain. Raises LeaseLost."""
         await self._held(
-            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", ms(delay), int(give_back)
+            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", ms(delay), int(give_back), why
         )
 
     async def bury(self, lease: Lease, batch: str, reason: str) -> bool:

@@ -155,7 +155,7 @@ class Turn:
             return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}")
         if not isinstance(error, Retry | _Pinned) or delay < 0:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
-        await self._store.release(work.lease, delay, give_back=give_back)
+        await self._store.release(work.lease, delay, give_back=give_back, why=_what(error))
         self._emit(Retrying(work.lease.thread, name, attempt, delay, _what(error)))
         return None
 
@@ -204,7 +204,7 @@ class Turn:
     async def _give_back(self, claim: Work | Handover) -> None:
         with anyio.move_on_after(2, shield=True):
             try:
-                await self._store.release(claim.lease, 0, give_back=True)
+                await self._store.release(claim.lease, 0, give_back=True, why="its process was closed")
             except StreambatchError:
                 return  # the lease ends by itself
 

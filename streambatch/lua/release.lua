@@ -4,8 +4,8 @@
 -- Re-sent: the same.  O(1).
 -- uses: _open _window _turn
 local out = {}
-for i = 0, (#ARGV - 15) / 5 - 1 do
-  local thread, token, op, delay, give = unpack(ARGV, 16 + i * 5, 20 + i * 5)
+for i = 0, (#ARGV - 15) / 6 - 1 do
+  local thread, token, op, delay, give, why = unpack(ARGV, 16 + i * 6, 21 + i * 6)
   local k, row = keys_of(i), {'lost'}
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
@@ -15,7 +15,7 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
   elseif l[1] == token and (r[2] or r[3]) then
     row = {'released'}
     if give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
-    redis.call('HSET', k.run, 'at', now + delay, 'delay', delay)
+    redis.call('HSET', k.run, 'at', now + delay, 'delay', delay, 'why', why)
     tombstone(k, op, 'released')
     place(thread, r[3] and outbox or due, now + delay)
   end

@@ -26,7 +26,7 @@ for i = 0, (#ARGV - 15) / 7 - 1 do
       finish(thread, k, op, 'dead ' .. tries)
     else
       if word == 'full' then delay = 60000 end
-      redis.call('HSET', k.run, 'tries', tries, 'at', now + delay, 'delay', delay)
+      redis.call('HSET', k.run, 'tries', tries, 'at', now + delay, 'delay', delay, 'why', reason)
       tombstone(k, op, word .. ' ' .. tries)
       place(thread, outbox, now + delay)
     end
