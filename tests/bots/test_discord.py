@@ -87,33 +87,25 @@ async def test_each_channel_or_thread_of_a_guild_is_a_thread_and_authors_are_tol
     assert await answers(bot, api, thread, 1) == ["I got 1 messages: else"]
 
 
-async def test_a_short_rate_limit_is_waited_for_and_a_long_one_parks_only_its_channel(
-    bot: Host, api: DiscordApi
-) -> None:
-    """discord.py waits for the first by itself; the second becomes a Retry that uses up no attempt."""
-    short, long = next(channels), next(channels)
+async def test_refusals_hold_up_only_their_channel(bot: Host, api: DiscordApi) -> None:
+    """A short rate limit is waited for by discord.py; a long one parks its channel and uses up no attempt.
+
+    Forbidden is final: one try, one dead letter, and the thread goes on.
+    """
+    short, long, closed = (next(channels) for _ in range(3))
     api.limits = {short: [0.1], long: [3600.0]}
-    await api.say(long, "later")
-    await api.say(short, "soon")
-    assert await answers(bot, api, short, 1) == ["I got 1 messages: soon"]
+    api.forbidden.add(closed)
+    for channel in (long, closed, short):
+        await api.say(channel, "hello")
+    assert await answers(bot, api, short, 1) == ["I got 1 messages: hello"]
     failed = await (await bot.up()).expect(rf"deliveryfailed.*thread={long}\b")
     assert "attempt=0 delay=3600.0" in failed.string
-    assert api.texts(long) == []
-
-
-async def test_a_channel_it_may_not_write_to_becomes_a_dead_letter_and_blocks_nothing(
-    bot: Host, api: DiscordApi
-) -> None:
-    """Forbidden is final: one try, one dead letter, and the thread goes on."""
-    channel = next(channels)
-    api.forbidden.add(channel)
-    await api.say(channel, "keep out")
-    await bot.until(lambda: any(call.channel == channel for call, _ in api.refused), "a refused message")
-    api.forbidden.remove(channel)
-    await api.say(channel, "come in")
-    assert await answers(bot, api, channel, 1) == ["I got 1 messages: come in"]
-    dead = [(letter.kind, letter.reason) for letter in await bot.dead() if letter.thread == str(channel)]
+    await bot.until(lambda: any(call.channel == closed for call, _ in api.refused), "a refused message")
+    api.forbidden.remove(closed)
+    await nothing_more(bot, api, closed, 1)
+    dead = [(letter.kind, letter.reason) for letter in await bot.dead() if letter.thread == str(closed)]
     assert dead == [("reply", "Forbidden")]
+    assert api.texts(long) == []
 
 
 async def test_kill_9_in_a_run_and_in_a_send(bot: Host, api: DiscordApi) -> None:
@@ -135,8 +127,7 @@ async def test_kill_9_in_a_run_and_in_a_send(bot: Host, api: DiscordApi) -> None
     assert await answers(bot, api, running, 1) == ["I got 2 messages: running 1 | running 2"]
     assert await answers(bot, api, unconfirmed, 2) == ["a" * 2000, "b" * 500]
     await bot.until(api.ready.is_set, "the bot at the gateway")
-    await nothing_more(bot, api, unconfirmed, 3)
-    await nothing_more(bot, api, running, 2)
+    await asyncio.gather(nothing_more(bot, api, unconfirmed, 3), nothing_more(bot, api, running, 2))
     assert (bot.asked("running"), bot.asked("unconfirmed")) == (2, 1)
 
 
