@@ -1,0 +1,62 @@
+"""Each page of the documentation is run, from its first block to its last; see book.py."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.docs.book import PAGES, ROOT, Book
+from tests.docs.facts import acl_lines, check_configuration
+
+NOX = "python3 -m venv .venv && .venv/bin/pip install -q nox && .venv/bin/nox -s "
+
+
+def commands(block: str) -> None:
+    """Every line for a shell is one that a test knows to be right, because no test can run it here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sessions = re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    known = [f'pip install "{project["name"]}[{extra}]"' for extra in project["optional-dependencies"]]
+    known += [NOX + session for session in sessions]
+    for line in block.splitlines():
+        assert line in known, line
+
+
+def acl(block: str) -> None:
+    """The user of the runbook may do what the user of all tests may, no more and no less."""
+    words = block.split()
+    assert words[:2] == ["user", "bot"]
+    assert sorted(word for word in words if word.startswith("+")) == sorted(acl_lines())
+    assert [word for word in words if word[0] in "~&-" or word.startswith("reset")] == [
+        "resetkeys", "~sb1:*", "resetchannels", "&sb1:*", "-@all",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_the_page_is_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page shows is what happens: programs print it, sessions answer it, servers hold it."""
+    monkeypatch.chdir(tmp_path)
+    checks = {"sh": commands, "acl": acl, "conf": check_configuration}
+    Book(tmp_path, checks).run(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """A relative link names a file of the repository."""
+    text = page.read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    """After the paragraph come the one command that shows it and the one that tests it, and nothing before them."""
+    first = re.findall(r"^```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert first[0].splitlines() == [NOX + "chat", NOX + "tests"]
+
+
+def test_nobody_is_told_to_install_the_wrong_package() -> None:
+    """The name `streambatch` on the package index belongs to somebody else."""
+    for page in PAGES:
+        assert not re.search(r"pip install\s+[\"']?streambatch(?!-queue)", page.read_text(encoding="utf-8")), page.name

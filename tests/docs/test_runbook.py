@@ -1,0 +1,175 @@
+"""The runbook's tables: what the library says at 3 a.m. is what the page lists, word for word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from streambatch import BatchQueue, Event, NotAccepted, QueueFull, ServerAway, StoreAway, StoreBack, UsageError, Warned
+from streambatch._explain import explain
+from streambatch.instrumentation import _structlog
+from tests.conftest import StartServer
+from tests.docs.book import ROOT
+from tests.rig.moments import wait_for
+from tests.rig.servers import Server
+
+PAGE = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+STORY = (ROOT / "docs" / "life-of-a-message.md").read_text(encoding="utf-8")
+
+
+def listed(said: str, page: str = PAGE) -> bool:
+    """Whether *page* has a sentence in backticks or quotation marks that *said* is, with ``…`` for what differs."""
+    written = [*re.findall(r"`([^`\n]+)`", page), *re.findall(r'"([^"\n]+)"', page.replace("\n", " "))]
+    return any(re.fullmatch(".*".join(map(re.escape, text.split("…"))), said) for text in written if " " in text)
+
+
+HELD = {"lease.token": "1:x", "lease.owner": "host:1:x", "lease.deadline": "1030000", "lease.ttl": "30000"}
+BATCH = {"run.first": "1-0", "run.n": "2", "run.attempts": "1", "run.why": "ValueError at bot.py:7"}
+REPLY = {"run.tries": "1", "run.why": "ValueError at bot.py:7"}
+THREADS: list[dict[str, str]] = [
+    {"length": "0"},
+    {"length": "2", "due": "1002000"},
+    {"length": "2", "due": "998000"},
+    {"length": "2", "due": "998000", "halted": "1"},
+    {"length": "2", "due": "1030000", **HELD, **BATCH},
+    {"length": "2", "due": "1030000", **BATCH},
+    {"length": "2", "due": "998000", **BATCH},
+    {"outbox": "1030000", **HELD, **REPLY},
+    {"outbox": "1002000", **REPLY},
+    {"outbox": "998000", **REPLY},
+    {"length": "2", "parked": "998000"},
+    {"length": "2"},
+]
+
+
+@pytest.mark.parametrize("fields", THREADS, ids=lambda fields: explain("t", _look(fields)).reason[:40])
+def test_each_reason_of_explain_stands_in_the_runbook(fields: dict[str, str]) -> None:
+    """State and sentence are a row of "One chat is stuck", and the state is one of the table of states."""
+    found = explain("anna", _look(fields))
+    rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{found.state}` |")]
+    assert any(listed(found.reason, row) for row in rows), found.reason
+    assert f"\n| `{found.state}` |" in STORY
+
+
+def _look(fields: dict[str, str]) -> dict[str, str]:
+    return {"now": "1000000", "length": "0", "due": "", "outbox": "", "parked": "", "halted": "0", **fields}
+
+
+def test_each_state_of_the_pages_is_one_that_explain_can_say() -> None:
+    """No state is described that never comes."""
+    known = {explain("t", _look(fields)).state for fields in THREADS}
+    section = PAGE.partition("## One chat is stuck")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == known
+    section = STORY.partition("## The states")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == known
+
+
+def test_each_line_that_an_operator_may_see_stands_in_the_runbook() -> None:
+    """Names and levels of the log are those of the listener; debug lines are not for operators."""
+    rows = dict(re.findall(r"^\| `streambatch\.(\w+)` \| (\w+) \|", PAGE, re.MULTILINE))
+    levels: dict[type[Event], str] = vars(_structlog)["_LEVELS"]
+    assert rows == {event.__name__.lower(): level for event, level in levels.items() if level != "debug"}
+
+
+Prepare = Callable[[Server, str], None]
+
+
+def _newer(server: Server, namespace: str) -> None:
+    server.admin().hset(f"sb1:{{{namespace}.00}}:meta", mapping={"layout": "2", "partitions": "1"})
+
+
+def _spread(server: Server, namespace: str) -> None:
+    server.admin().hset(f"sb1:{{{namespace}.00}}:meta", mapping={"layout": "1", "partitions": "4"})
+
+
+def _narrow(server: Server, namespace: str) -> None:
+    server.admin().execute_command("ACL", "SETUSER", "bot", "-xadd")
+
+
+def _follow(server: Server, namespace: str) -> None:
+    server.admin().execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def _evict(server: Server, namespace: str) -> None:
+    server.admin().config_set("maxmemory-policy", "allkeys-lru")
+
+
+def _nothing(server: Server, namespace: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("prepare", "durability"),
+    [(_newer, "server"), (_spread, "server"), (_narrow, "server"), (_follow, "server"), (_evict, "server"),
+     (_nothing, "disk")],
+)  # fmt: skip
+async def test_what_is_refused_at_start_is_said_in_a_sentence_of_the_runbook(
+    start_server: StartServer, namespace: str, prepare: Prepare, durability: str
+) -> None:
+    """I13: an unsafe or foreign server is refused before the first message, and the page knows the words."""
+    server = start_server()
+    prepare(server, namespace)
+    with pytest.raises(UsageError) as refused:
+        async with BatchQueue(server.url, namespace=namespace, durability=durability):
+            pass
+    assert listed(str(refused.value)), str(refused.value)
+
+
+async def test_a_server_without_an_aof_is_a_warning(start_server: StartServer, namespace: str) -> None:
+    """I13, D0: it works, and the log says what it costs."""
+    heard: list[Event] = []
+    async with BatchQueue(start_server().url, namespace=namespace, listeners=[heard.append], log=False):
+        pass
+    warned = [event for event in heard if isinstance(event, Warned)]
+    assert [event.code for event in warned] == ["no-aof"]
+    assert listed(warned[0].message)
+
+
+async def test_a_full_server_refuses_submits_and_drains(start_server: StartServer, namespace: str) -> None:
+    """At maxmemory nothing new is stored; what is stored runs, is delivered, and frees its memory."""
+    server, delivered = start_server(), list[str]()
+
+    async def answer(batch: object) -> str:
+        return "yes"
+
+    async def send(reply: object) -> None:
+        delivered.append("yes")
+
+    async with BatchQueue(server.url, namespace=namespace, debounce=0, log=False) as queue:
+        receipt = await queue.submit("anna", "stored before")
+        server.admin().set("ballast", "x" * 20_000_000)
+        server.admin().config_set("maxmemory", "10mb")
+        with pytest.raises(QueueFull) as full:
+            await queue.submit("anna", "one more")
+        assert listed(str(full.value)), str(full.value)
+        async with BatchQueue(server.url, namespace=namespace, runner=answer, deliver=send, log=False):
+            assert await receipt.reply(10) is not None
+            await wait_for(lambda: delivered, "the delivery")
+        server.admin().config_set("maxmemory", "0")
+        assert (await queue.submit("anna", "one more")).outcome == "queued"
+
+
+async def test_a_server_that_is_away_is_logged_once_and_comes_back(start_server: StartServer, namespace: str) -> None:
+    """StoreAway once, ServerAway for a submit of which nothing was sent, StoreBack once; it goes on by itself."""
+    server, heard = start_server(aof="everysec"), list[Event]()
+    queue = BatchQueue(server.url, namespace=namespace, listeners=[heard.append], log=False, submit_timeout=0.5)
+    async with queue:
+        server.kill9()
+        with pytest.raises(ServerAway) as away:
+            await queue.submit("anna", "hello?")
+        assert isinstance(away.value, NotAccepted)
+        assert queue.health().reason == "the server does not answer"
+        assert listed(queue.health().reason)
+        server.restart()
+
+        async def stored() -> bool:
+            with suppress(ServerAway):
+                return (await queue.submit("anna", "hello?")).outcome == "queued"
+            return False
+
+        assert await wait_for(stored, "a submit that is accepted again")
+    told = [event for event in heard if isinstance(event, StoreAway | StoreBack)]
+    assert [type(event) for event in told] == [StoreAway, StoreBack]
