@@ -151,12 +151,16 @@ class Gate:
                 waiting.fail(self._unknown(waiting))
             await self._wire.close()
 
+    def _may_be_there(self) -> bool:
+        """Whether the call under way may have reached the server: an earlier sending, or the present one."""
+        return self._sent or self._wire.sent
+
     def _end(self) -> None:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for waiting in self._flight:
-            waiting.fail(self._unknown(waiting) if self._sent else QueueClosed())
+            waiting.fail(self._unknown(waiting) if self._may_be_there() else QueueClosed())
         for waiting in self._buffer:
             waiting.fail(QueueClosed())
         self._buffer.clear()
@@ -272,7 +276,7 @@ class Gate:
             self._buffer.popleft().fail(self._away())
         for waiting in self._flight:
             if waiting.until <= now:
-                waiting.fail(self._unknown(waiting) if self._sent else self._away())
+                waiting.fail(self._unknown(waiting) if self._may_be_there() else self._away())
         rest = [w.until for w in self._flight if not w.done.done()] + [w.until for w in list(self._buffer)[:1]]
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(min(rest), self._expire) if rest else None

@@ -191,12 +191,17 @@ class Call:
 
 
 class Wire:
-    """One connection of *client*, one exchange at a time of at most *limit* seconds; see the theory of operation."""
+    """One connection of *client*, one exchange at a time of at most *limit* seconds; see the theory of operation.
+
+    Attributes:
+        sent: something of the present exchange may have reached the server, and not all answers are in.
+    """
 
     def __init__(self, client: Redis, limit: float) -> None:
         self._pool: Any = client.connection_pool
         self._limit = limit
         self._held: Any = None
+        self.sent = False
 
     async def exchange(self, calls: Sequence[Call], extra: float = 0.0) -> list[Any]:
         """Send all calls, return all answers in order; an answer may be a Refused. Raises Unreachable.
@@ -220,21 +225,22 @@ class Wire:
 
     async def _exchange(self, commands: Sequence[Command], extra: float) -> list[Any]:
         packed = [_pack(command) for command in commands]
-        sent = done = False
+        done = self.sent = False
         try:
             async with asyncio.timeout(self._limit + extra):
                 if self._held is not None and _ended(self._held):
                     await self.close()
                 if self._held is None:
                     self._held = await self._pool.get_connection()
-                sent = True
+                self.sent = True
                 await self._held.send_packed_command(packed, check_health=False)
                 answers = [await self._answer() for _ in commands]
                 done = True
+                self.sent = False
         except (AuthenticationError, NoPermissionError) as error:
             raise _ours(error) from None
         except (ConnectionError, TimeoutError, OSError) as error:
-            raise Unreachable(f"the server does not answer: {_plain(error)}", sent=sent) from None
+            raise Unreachable(f"the server does not answer: {_plain(error)}", sent=self.sent) from None
         except RedisError as error:  # a greeting refused while connecting: LOADING, MISCONF, too many clients
             raise _ours(error) from None
         finally:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from os import getpid
 from socket import gethostname
 from typing import Any
@@ -194,7 +195,10 @@ class Store:
             scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}s", "answered" if said else "none", data,
             batch.id, kind, int(stateful), state, answer.forget, claim, claim, len(turns), *turns,
         )  # fmt: skip
-        return row[0].decode(), reply, self._next(row, lease, now)
+        word = row[0].decode()
+        if word == "kept":
+            return word, replace(reply, sequence=int(row[1])), None
+        return word, reply, self._next(row, lease, now)
 
     async def delivered(self, lease: Lease, *, go_on: bool) -> Claimed | None:
         """A reply was handed over; the thread's next batch, if it is due. Raises LeaseLost."""

@@ -1,11 +1,12 @@
 -- I3: writes the lease and answers with all that its holder needs.
 local function grant(thread, k, r, phase, claim, nonce)
   local token = redis.call('INCR', epoch) .. ':' .. nonce
-  local prior = math.max(tonumber(r.fence or 0), tonumber(redis.call('HGET', k.last, 'fence') or 0))
+  local prior = tonumber(redis.call('HGET', k.last, 'fence') or 0)
   local fence = string.format('%.0f', math.max(prior + 1, now * 1000))
   redis.call('HSET', k.lease, 'token', token, 'claim', claim, 'owner', owner, 'deadline', now + ttl, 'ttl', ttl,
     'phase', phase)
   redis.call('PEXPIRE', k.lease, ttl + 60000)
+  redis.call('HSET', k.last, 'fence', fence)
   redis.call('PERSIST', k.last)
   redis.call('HSET', k.run, 'fence', fence)
   redis.call('HINCRBY', k.run, 'claims', 1)

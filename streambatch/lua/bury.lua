@@ -30,8 +30,7 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
       end
       redis.call('XADD', dead, '*', unpack(letter))
       ack(k, r.first, r.last, r.n)
-      redis.call('HSET', k.last, 'id', r.last, 'fence', v[5], 'seq', seq)
-      redis.call('PERSIST', k.last)
+      redis.call('HSET', k.last, 'id', r.last)
       outcome(thread, k, 'dead', r, seq, v[5], reason)
       count('dead', 1)
       finish(thread, k, op, 'dead')

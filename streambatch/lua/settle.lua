@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- settle: commit a Run in one step: acknowledge and delete the batch, write state, history, outcome and reply.
--- Rows: {kept} deliver it now under this lease; {left} another process delivers; {done, next row…}; {lost}; {broken}.
+-- Rows: {kept, sequence} deliver it now under this lease; {left} another process delivers; {done, next row…}; {lost}; {broken}.
 -- Re-sent: the same word, nothing written. Compared before the token (rule 2), fenced by the token (I3).  O(batch).
 -- uses: _open _window _turn _pin _grant _take
 local out, i, a = {}, 0, 16
@@ -14,12 +14,11 @@ while a <= #ARGV do
   local seq = (tonumber(read('HGET', k.last, 'seq') or 0) or 0) + 1
   read('XLEN', k.stream) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then row = {'broken', bad}
-  elseif l[2] == op then row = {l[3]}
+  elseif l[2] == op then row = {string.match(l[3], '(%a+) ?(%d*)')}
   elseif l[1] ~= token or not r.first then row = {'lost'}
   else
     ack(k, r.first, r.last, r.n)
-    redis.call('HSET', k.last, 'id', r.last, 'fence', r.fence, 'seq', seq)
-    redis.call('PERSIST', k.last)
+    redis.call('HSET', k.last, 'id', r.last, 'seq', seq)
     if hkind ~= '' then redis.call('HSET', k.head, 'kind', hkind) end
     if stateful == '1' then redis.call('HSET', k.head, 'state', state) end
     redis.call('PEXPIRE', k.head, state_ttl)
@@ -32,8 +31,8 @@ while a <= #ARGV do
       redis.call('DEL', k.run)
       redis.call('HSET', k.run, 'reply', reply, 'batch', batch, 'seq', seq, 'tries', 0, 'fence', r.fence)
       if hands == '1' then
-        row = {'kept'}
-        redis.call('HSET', k.lease, 'op', op, 'answer', 'kept', 'phase', 'reply', 'deadline', now + ttl, 'ttl', ttl)
+        row = {'kept', tostring(seq)}
+        redis.call('HSET', k.lease, 'op', op, 'answer', 'kept ' .. seq, 'phase', 'reply', 'deadline', now + ttl, 'ttl', ttl)
         redis.call('PEXPIRE', k.lease, ttl + 60000)
         place(thread, outbox, now + ttl, true)
       else
