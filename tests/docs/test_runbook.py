@@ -8,7 +8,18 @@ from contextlib import suppress
 
 import pytest
 
-from streambatch import BatchQueue, Event, NotAccepted, QueueFull, ServerAway, StoreAway, StoreBack, UsageError, Warned
+from streambatch import (
+    BatchQueue,
+    Event,
+    NotAccepted,
+    QueueFull,
+    ServerAway,
+    StoreAway,
+    StoreBack,
+    StoreError,
+    UsageError,
+    Warned,
+)
 from streambatch._explain import explain
 from streambatch.instrumentation import _structlog
 from tests.conftest import StartServer
@@ -116,6 +127,15 @@ async def test_what_is_refused_at_start_is_said_in_a_sentence_of_the_runbook(
         async with BatchQueue(server.url, namespace=namespace, durability=durability):
             pass
     assert listed(str(refused.value)), str(refused.value)
+
+
+async def test_a_server_that_is_not_there_is_said_with_its_url_and_without_its_password(server: Server) -> None:
+    """The first mistake of all has a sentence, and what it names is safe to log."""
+    with pytest.raises(StoreError) as away:
+        async with BatchQueue(f"unix://bot:secret@{server.dir}/nobody.sock"):
+            pass
+    assert listed(str(away.value)), str(away.value)
+    assert "secret" not in str(away.value)
 
 
 async def test_a_server_without_an_aof_is_a_warning(start_server: StartServer, namespace: str) -> None:
