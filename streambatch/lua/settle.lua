@@ -14,7 +14,7 @@ while a <= #ARGV do
   local seq = (tonumber(read('HGET', k.last, 'seq') or 0) or 0) + 1
   read('XLEN', k.stream) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then row = {'broken', bad}
-  elseif l[2] == op then row = {string.match(l[3], '(%a+) ?(%d*)')}
+  elseif l[2] == op then row = {string.match(l[3], '^(%a+)$') or 'kept', string.match(l[3], '%d+')}
   elseif l[1] ~= token or not r.first then row = {'lost'}
   else
     ack(k, r.first, r.last, r.n)
