@@ -50,6 +50,8 @@ local function go_on(thread, k, claim, nonce, row)
     local at, first = redis.call('ZSCORE', due, thread), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
     if not at or tonumber(at) > now or tonumber(first) < tonumber(at) then return row end
   end
-  for i, field in ipairs(take(thread, k, claim, nonce)) do row[i + 1] = field end
+  local taken = take(thread, k, claim, nonce)
+  if taken[1] ~= 'batch' and taken[1] ~= 'reply' then return row end
+  for i, field in ipairs(taken) do row[i + 1] = field end
   return row
 end
