@@ -52,14 +52,14 @@ queue = sb.BatchQueue(
 
 @queue.deliver
 async def send(reply: sb.Reply) -> None:
-    channel = client.get_partial_messageable(int(reply.thread))
+    text, channel = reply.text.strip(), client.get_partial_messageable(int(reply.thread))
     asked = channel.get_partial_message(reply.metadata["message"]).to_reference(fail_if_not_exists=False)
     try:
-        for n in range(0, len(reply.text), 2000):
+        for n in range(0, len(text), 2000):
             # Discord answers a nonce it has seen in the last minutes with the message it has: a reply that is delivered
             # again after a crash, or the beginning of a long one after its end has failed, is not seen twice.
             nonce = blake2b(f"{reply.id} {n}".encode(), digest_size=12).hexdigest()
-            await channel.send(reply.text[n : n + 2000], nonce=nonce, reference=asked)
+            await channel.send(text[n : n + 2000], nonce=nonce, reference=asked)
     except discord.RateLimited as limit:  # this channel waits, no other does, and no attempt is used up
         raise sb.Retry(after=limit.retry_after, count=False) from None
     except (discord.Forbidden, discord.NotFound) as error:  # the bot may not write there, or the channel is gone

@@ -56,7 +56,8 @@ queue = sb.BatchQueue(
 
 @queue.deliver
 async def send(reply: sb.Reply) -> None:
-    pieces, to = [reply.text[i : i + 4096] for i in range(0, len(reply.text), 4096)], reply.metadata
+    text, to = reply.text.strip(), reply.metadata
+    pieces = [text[i : i + 4096] for i in range(0, len(text), 4096)]
     answered = ReplyParameters(message_id=to["message"], allow_sending_without_reply=True)
     try:
         for n in range(sent.get(reply.id, 0), len(pieces)):

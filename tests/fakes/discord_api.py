@@ -14,7 +14,8 @@ to this one). What matters to a queue is modelled strictly:
 What was sent is in ``sent``, what was refused in ``refused``. ``hold`` stops a message before it is stored or before it
 is confirmed, so that a test can kill the bot right there.
 
-By hand: ``python -m tests.fakes.discord_api [port]`` prints what to set; then type ``text`` or ``channel: text``.
+By hand: ``python -m tests.fakes.discord_api [port]`` prints what to set for `tests.bots.discord_here`; when the bot is
+connected, type ``text`` or ``channel: text``.
 """
 
 from __future__ import annotations
@@ -259,10 +260,9 @@ async def serving(port: int = 0) -> AsyncGenerator[DiscordApi]:
 async def _main() -> None:
     async with serving(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as fake:
         print(f"DISCORD_API={fake.url} DISCORD_TOKEN={TOKEN}", flush=True)
-        print(
-            "python -m tests.bots.discord_here examples/discord_bot.py; then type `text` or `channel: text`", flush=True
-        )
         fake.sent = _Shown()
+        await fake.ready.wait()
+        print("The bot is here. Type `text`, or `channel: text`.", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             channel, colon, text = line.strip().partition(": ")
             await fake.say(*((int(channel), text) if colon and channel.isdigit() else (1, line.strip())))
