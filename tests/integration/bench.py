@@ -212,7 +212,7 @@ class Side:
         assert not changed, f"sending {names} again changed {changed}"
         for name, one, two in zip(names, first, again, strict=True):
             if name not in RESENT and not isinstance(one, Refused):
-                assert one == two, f"{name} answered {one}, and when it was sent again {two}"
+                assert told(one) == told(two), f"{name} answered {one}, and when it was sent again {two}"
 
     # ── what a process does ──
 
@@ -309,6 +309,14 @@ class Side:
                 seen.append("reply")
                 await self.store.delivered(claim.lease, go_on=False)
         return seen
+
+
+def told(answer: Any) -> Any:
+    """What an answer means: that the next batch of a thread is not to be had is left out by the store."""
+    rows = cast("list[Any]", answer) if isinstance(answer, list) else []
+    if not any(isinstance(row, list) for row in rows):
+        return cast("object", answer)
+    return [row[:1] if row[:1] == [b"done"] and row[1:2] not in ([b"batch"], [b"reply"]) else row for row in rows]
 
 
 async def renewed(side: Side, work: Work) -> object:
