@@ -49,6 +49,9 @@ class Runner(Protocol):
 
     Attributes:
         kind: pinned in the thread's head at its first Run, so that other settings never silently lose a live history.
+
+    It may also have ``history = True`` (it returns ``Answer.turns`` and wants ``Batch.history`` filled in) and an
+    ``async def aclose(self)``, which is awaited when the queue is left.
     """
 
     @property

@@ -225,4 +225,4 @@ def _what(error: Exception) -> str:
     """An error by type and place; its text may hold content and stays out."""
     if isinstance(error, _Pinned):
         return f"this thread's history was made by the runner kind {error}; this process has another kind"
-    return place_of(error)
+    return error.reason if isinstance(error, Retry) and error.reason else place_of(error)

@@ -65,6 +65,7 @@ class Worker:
                 self._group.create_task(kept(loop, self._emit), name="streambatch due") for loop in self.loops
             ]
             await self._over.wait()
+            self.quiet()  # a queue that was closed before this task first ran had no polls to cancel yet
 
     def quiet(self) -> None:
         """No new turns from now on."""

@@ -108,10 +108,12 @@ class Retry(Exception):
     Args:
         after: seconds (float) or timedelta until the next try; None means the usual back-off.
         count: False gives the attempt back (a busy provider or a rate limit is not the batch's fault).
+        reason: why, in one sentence without message content; shown in events, logs and ``explain``.
     """
 
-    def __init__(self, after: float | timedelta | None = None, *, count: bool = True) -> None:
-        super().__init__("try again later")
+    def __init__(self, after: float | timedelta | None = None, *, count: bool = True, reason: str = "") -> None:
+        super().__init__(reason or "try again later")
+        self.reason = reason
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
         self.after = None if seconds is None else max(0.0, float(seconds))
         self.count = count

@@ -216,6 +216,5 @@ def signal(found: Problem) -> NoReturn:
     if after is None and not count:
         low = {"BUSY": 1.0, "LIMIT": 5.0, "PAUSE": 30.0}[found.name]
         after = random.uniform(low, 2 * low)
-    retry = Retry(after, count=count)
-    retry.args = (f"{said}; its state is unknown" if count else f"{said} ({found.name.lower()})",)
-    raise retry from None
+    reason = f"{said}; its state is unknown" if count else f"{said} ({found.name.lower()})"
+    raise Retry(after, count=count, reason=reason) from None
