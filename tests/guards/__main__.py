@@ -2,9 +2,10 @@
 
 Theory of operation. First every scenario must pass with the scripts as they are. Then each row's scripts are composed
 with one text replaced, and its scenario must fail by its own AssertionError: a mutant that the server cannot compile,
-that aborts a script, or that only trips the scenario's Python, is not killed. Each run has a fresh namespace on a server
-of its own, and a clock that it moves itself, so nothing waits. At last the table is compared with the scripts: a guard
-that no longer occurs exactly once, a condition without a row, a script without one. The exit status is 0 if all is well.
+that aborts a script, or that only trips the scenario's Python, is not killed. Each run has a fresh namespace on a
+server of its own, and a clock that it moves itself, so nothing waits. At last the table is compared with the scripts: a
+guard that no longer occurs exactly once, a condition without a row, a script without one. The exit status is 0 if all
+is well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 from tests.guards.bench import SOURCES, Sources, World
 from tests.guards.rows import Row, Scenario, uncovered
@@ -32,7 +33,7 @@ class Bench:
         self._client: Any = connect(self.server.url)
         self._numbers = count(1)
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,7 +79,7 @@ def rounds(kind: str, rows: Iterable[Row], told: bool) -> Iterator[tuple[str, bo
 
 def main(argv: list[str]) -> int:
     """Run and report."""
-    parser = argparse.ArgumentParser(prog="python -m tests.guards", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.guards", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--server", choices=list(kinds()), help="one kind of server (default: all there are)")
     parser.add_argument("--only", default="", help="only rows whose script, guard or scenario contains this text")
     parser.add_argument("--why", action="store_true", help="print each row's reason too")

@@ -34,8 +34,10 @@ SOURCES: Sources = {
 }
 VERBS = tuple(name for name in SOURCES if not name.startswith("_"))
 
-_USES = re.compile(r"^-- uses: (.+)$", re.M)
-_NAMES = re.compile(r"^ *local (?:([\w, ]+) = unpack\((KEYS|ARGV), ([^)]*)\)|(\w+) = (KEYS|ARGV)\[([^]]*)\])", re.M)
+_USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
+_NAMES = re.compile(
+    r"^ *local (?:([\w, ]+) = unpack\((KEYS|ARGV), ([^)]*)\)|(\w+) = (KEYS|ARGV)\[([^]]*)\])", re.MULTILINE
+)
 
 #: What an argument is when a scenario does not say. Times are ms; `most` and the limits are small on purpose.
 DEFAULTS: dict[str, Any] = {
@@ -46,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "mid": "", "memory": 3_600_000, "author": "", "size": 10, "wait": 15_000, "quiet": 2_000, "m": "hello",
     "kind": "answered", "reply": "R", "batch": "B", "hkind": "", "stateful": 0, "state": "", "forget": 0,
     "claim": "", "nonce": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "limit": 3, "reason": "why",
-    "interest": 5_000,
+    "interest": 5_000, "why": "because",
 }  # fmt: skip
 
 
@@ -110,8 +112,12 @@ class Turn:
 
     thread: str
     token: str
-    fence: int
     row: Row
+
+    @property
+    def fence(self) -> int:
+        """The number for outside systems."""
+        return int(self.row[2])
 
     def __getitem__(self, field: str) -> Any:
         """A field of a claimed batch by its name."""
@@ -167,19 +173,20 @@ class World:
 
     def call(self, name: str, *items: Mapping[str, Any], **values: Any) -> Any:
         """Call a script for the threads of *items*; *values* are arguments of the call or of every item."""
-        shape, known = SHAPES[name], {**DEFAULTS, "now": self.now, **values}
+        shape = SHAPES[name]
+        known: dict[str, Any] = {**DEFAULTS, "now": self.now, **values}
         keys = [self.key(key, known.get("thread", "a")) for key in shape.keys]
         argv = [known[arg] for arg in shape.argv]
         for item in items:
-            own = {**known, **item}
+            own: dict[str, Any] = {**known, **item}
             keys += [self.key(key, own["thread"]) for key in shape.item_keys]
             argv += [own[arg] for arg in shape.item_argv] + list(own.get("tail", ()))
         return self.send(name, keys, argv)
 
     def row(self, name: str, thread: str = "a", **values: Any) -> Row:
         """The row of one thread; a bare word becomes a row of it."""
-        row = self.call(name, {"thread": thread}, **values)[0]
-        return row if isinstance(row, list) else [row]
+        row: Any = self.call(name, {"thread": thread}, **values)[0]
+        return [row] if isinstance(row, str) else row
 
     def attempt(self, call: Callable[[], Any]) -> Any:
         """The answer of *call*, or Aborted; a text that does not even compile is still an error."""
@@ -198,14 +205,15 @@ class World:
 
     def submits(self, *threads: tuple[str, Sequence[str | Mapping[str, Any]]], **values: Any) -> Any:
         """Submit to many threads in one call."""
-        shape, known = SHAPES["submit"], {**DEFAULTS, "now": self.now, "number": next(self._numbers), **values}
+        shape = SHAPES["submit"]
+        known: dict[str, Any] = {**DEFAULTS, "now": self.now, "number": next(self._numbers), **values}
         keys = [self.key(key) for key in shape.keys]
         argv = [known[arg] for arg in shape.argv]
         for thread, messages in threads:
             keys += [self.key(key, thread) for key in shape.item_keys]
             argv += [thread, len(messages)]
             for message in messages:
-                own = {**known, **({"mid": message} if isinstance(message, str) else message)}
+                own: dict[str, Any] = {**known, **({"mid": message} if isinstance(message, str) else message)}
                 if int(own["memory"]) > 0:
                     keys.append(self.keys.seen(0, thread, own["mid"]))
                 argv += [own[arg] for arg in shape.item_argv]
@@ -221,7 +229,7 @@ class World:
         """Claim a thread that must be free."""
         row = self.claim(thread, claim, **values)
         assert row[0] in ("batch", "reply"), f"the claim of a free thread answers {row}"
-        return Turn(thread, row[1], int(row[2]), row)
+        return Turn(thread, row[1], row)
 
     def begin(self, *messages: str | Mapping[str, Any], thread: str = "a", **values: Any) -> Turn:
         """Submit messages that are due at once, and claim them."""
@@ -234,7 +242,7 @@ class World:
 
     def settle(self, turn: Turn, *turns: str, **values: Any) -> Row:
         """Commit a Run, with turns of local history."""
-        return self.verb("settle", turn, **{"turns": len(turns), "tail": turns, **values})
+        return self.verb("settle", turn, turns=len(turns), tail=turns, **values)
 
     def reply(self, thread: str = "a", **values: Any) -> Turn:
         """Bring a thread to an undelivered reply that nobody holds."""
@@ -282,7 +290,8 @@ class World:
 
     def pel(self, thread: str = "a") -> list[str]:
         """The entry ids in the PEL."""
-        return [entry["message_id"] for entry in self.db.xpending_range(self.key("stream", thread), "runs", "-", "+", 99)]
+        pending = self.db.xpending_range(self.key("stream", thread), "runs", "-", "+", 99)
+        return [entry["message_id"] for entry in pending]
 
     def ttl(self, kind: str, thread: str = "a") -> int:
         """PTTL of a key: -1 without one, -2 if it is not there."""

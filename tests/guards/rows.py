@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tests.guards.bench import SOURCES, World
 
 Scenario = Callable[[World], None]
-_CONDITION = re.compile(r"\b(if|elseif|while|and|or)\b|\bmath\.(min|max)\b")
+_CONDITION = re.compile(r"\b(if|elseif|and|or)\b|\bmath\.(min|max)\b")
 _COMMENT = re.compile(r"--.*$")
 _REASON = re.compile(r"\b(I1?\d|P\d+|[Rr]ule \d+)\b")
 
@@ -89,15 +89,14 @@ def uncovered(rows: Iterable[Row], exceptions: dict[tuple[str, str], str]) -> li
             spoken[row.script] |= row.lines()
             touched.add(row.script)
     faults: list[str] = []
-    open_lines = {
-        (name, line): number
+    alone = [
+        (name, line, number)
         for name, text in SOURCES.items()
         for number, line in conditions(text)
         if number not in spoken[name]
-    }
-    for (name, line), number in open_lines.items():
-        if (name, line) not in exceptions:
-            faults.append(f"{name}.lua:{number} has no row: {line}")
-    faults += [f"{name}.lua: a stale exception: {line}" for name, line in exceptions if (name, line) not in open_lines]
+    ]
+    faults += [f"{name}.lua:{n} has no row: {line}" for name, line, n in alone if (name, line) not in exceptions]
+    stale = set(exceptions) - {(name, line) for name, line, _ in alone}
+    faults += [f"{name}.lua: a stale exception: {line}" for name, line in sorted(stale)]
     faults += [f"{name}.lua has no row at all" for name in SOURCES if name not in touched]
     return faults

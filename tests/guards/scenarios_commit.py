@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.guards.bench import Aborted, World
+from tests.guards.bench import World
 
 
 def a_settled_batch_is_gone(w: World) -> None:
@@ -69,6 +69,7 @@ def a_settle_writes_what_it_was_given(w: World) -> None:
     turn = w.begin("m1", "m2")
     w.settle(turn, "t1", "t2", "t3", kind="none", hkind="local", stateful=1, state="S", reply="R")
     assert w.hash("head") == {"kind": "local", "state": "S"}
+    assert w.length("reply") == 1
     entry, fields = w.db.xrange(w.key("reply"))[0]
     assert entry == turn["last"]
     assert fields == {"k": "none", "f": turn["first"], "s": "1", "e": str(turn.fence), "m": "R"}
@@ -85,7 +86,7 @@ def a_reply_waits_for_delivery(w: World) -> None:
     w.call("attach", hands=1)
     turn = w.begin("m1")
     w.row("checkpoint", token=turn.token, data="C")
-    assert w.settle(turn) == ["kept"]
+    assert w.settle(turn) == ["kept", "1"]
     assert w.hash("run") == {"reply": "R", "batch": "B", "seq": "1", "tries": "0", "fence": str(turn.fence)}
     assert w.hash("lease")["phase"] == "reply"
     assert w.index() == ("outbox", w.now + 30_000)
@@ -127,7 +128,7 @@ def nobody_delivers(w: World) -> None:
 
 def a_deliverer_needs_no_meta(w: World) -> None:
     """I17: whoever delivers keeps its reply even after FLUSHALL took the note that somebody does."""
-    assert w.settle(w.begin("m1"), hands=1) == ["kept"]
+    assert w.settle(w.begin("m1"), hands=1) == ["kept", "1"]
 
 
 def silence_is_no_reply(w: World) -> None:
@@ -143,8 +144,9 @@ def a_committed_batch_is_committed_once(w: World) -> None:
     turn = w.begin("m1")
     w.settle(turn, op="s1")
     before = w.snapshot()
-    assert w.settle(turn, op="s2") == ["lost"]
-    assert w.verb("bury", turn) == ["lost"]
+    for name in ("settle", "bury"):
+        said = w.attempt(lambda name=name: w.verb(name, turn, op="s2"))
+        assert said == ["lost"], f"{name}: {said}"
     assert w.snapshot() == before
 
 
@@ -247,6 +249,25 @@ def a_hot_thread_goes_on_only_if_asked(w: World) -> None:
     assert "token" not in w.hash("lease")
 
 
+def a_turn_ends_with_a_batch_or_with_nothing(w: World) -> None:
+    """Rule 6: what a verb brings besides its own word is a batch, never the reason why there is none."""
+    w.call("attach", hands=1)
+    turn = w.begin("m1")
+    w.settle(turn)
+    w.submit("a", "m2", quiet=-1)
+    assert w.verb("delivered", turn, claim="c9", nonce="c9", runs=0) == ["done"]
+
+
+def a_lost_verb_claims_nothing(w: World) -> None:
+    """I9: who is told lost gets no next batch with it: nobody would know that it holds one."""
+    w.call("attach", hands=1)
+    turn = w.begin("m1")
+    w.verb("release", turn)
+    for name in ("settle", "delivered"):
+        assert w.verb(name, turn, op="late", claim="c9", nonce="c9") == ["lost"]
+        assert "token" not in w.hash("lease")
+
+
 def nothing_due_is_not_claimed(w: World) -> None:
     """Window: a drained thread, a window that is still open, a paused thread and a halt end a turn with done alone."""
     hot = {"kind": "none", "claim": "c9", "nonce": "c9"}
@@ -300,24 +321,26 @@ def a_failed_delivery_is_tried_again(w: World) -> None:
 
 
 def a_reply_dies_at_its_limit(w: World) -> None:
-    """I8: at max_delivery_attempts, not before, a reply becomes a dead letter with its bytes, and the thread goes on."""
+    """I8: at max_delivery_attempts, not before, a reply becomes a dead letter, and the thread goes on."""
     turn = w.reply()
     w.submit("a", "m2")
     for _ in range(2):
         assert w.verb("undelivered", w.take())[0] == "later"
     assert w.verb("undelivered", w.take()) == ["dead", "3"]
+    assert w.length("dead") == 1
     letter = w.db.xrange(w.key("dead"))[0][1]
+    fence = letter.get("fence", "0")
+    assert int(fence) >= turn.fence
     assert letter == {
         "v": "1", "k": "reply", "t": "a", "b": "B", "r": "why", "n": "3", "reply": "R", "seq": "1",
-        "fence": letter["fence"],
+        "fence": fence,
     }  # fmt: skip
-    assert int(letter["fence"]) >= turn.fence
     assert (w.tally("dead"), w.there("run")) == (1, set())
     assert w.index() == ("due", w.now + 2_000)
 
 
 def full_dead_letters_drop_no_reply(w: World) -> None:
-    """I8: when the dead letters are full nothing is buried and nothing dropped: the reply is tried again in a minute."""
+    """I8: when the dead letters are full nothing is dropped: the reply is tried again in a minute."""
     w.reply()
     assert w.verb("undelivered", w.take(), limit=1, dead_limit=0) == ["full", "1"]
     assert w.index() == ("outbox", w.now + 60_000)
@@ -332,7 +355,7 @@ def a_buried_batch_is_a_dead_letter(w: World) -> None:
     w.row("start", token=turn.token)
     w.submit("a", "m3")
     assert w.verb("bury", turn) == ["dead"]
-    assert w.hash("last") == {"id": turn["last"], "fence": str(turn.fence), "seq": "0"}
+    assert w.hash("last") == {"id": turn["last"], "fence": str(turn.fence)}
     assert w.ttl("last") == -1
     assert (w.length("dead"), w.length(), w.pel(), w.tally("dead"), w.tally("runs")) == (1, 1, [], 1, 0)
     letter = w.db.xrange(w.key("dead"))[0][1]
@@ -347,6 +370,7 @@ def full_dead_letters_drop_no_batch(w: World) -> None:
     assert w.verb("bury", turn, dead_limit=0) == ["full"]
     assert w.index() == ("due", w.now + 60_000)
     assert w.length() == 1
+    assert "token" not in w.hash("lease")
     w.now += 59_999
     assert w.claim("a") == ["later", 1]
     w.now += 1

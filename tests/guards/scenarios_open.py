@@ -53,7 +53,7 @@ def other_partitions_are_refused(w: World) -> None:
     w.submit("a", "m1")
     before = w.snapshot()
     for name in ("submit", "claim", "peek", "attach"):
-        said = w.attempt(lambda: w.submit("a", "m2", partitions=2) if name == "submit" else _ask(w, name, partitions=2))
+        said = w.attempt(lambda name=name: _ask(w, name, partitions=2))
         assert isinstance(said, Aborted), f"{name} of a process with other partitions answers {said}"
         assert "SBREFUSED 1 1" in said.text
     assert w.snapshot() == before
@@ -65,13 +65,15 @@ def another_layout_is_refused(w: World) -> None:
     w.db.hset(w.key("meta"), "layout", "2")
     before = w.snapshot()
     for name in ("submit", "claim", "peek", "attach"):
-        said = w.attempt(lambda: w.submit("a", "m2") if name == "submit" else _ask(w, name))
+        said = w.attempt(lambda name=name: _ask(w, name))
         assert isinstance(said, Aborted), f"{name} of an older process answers {said}"
         assert "SBREFUSED 2 1" in said.text
     assert w.snapshot() == before
 
 
 def _ask(w: World, name: str, **values: int) -> object:
+    if name == "submit":
+        return w.submit("a", "m2", **values)
     return w.claim("a", "x", **values) if name == "claim" else w.call(name, **{"hands": 0, **values})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.guards.bench import Aborted, Turn, World
+from tests.guards.bench import Turn, World
 
 #: What a batch's holder may do, and what a reply's holder may do.
 BATCH_VERBS: dict[str, dict[str, Any]] = {
@@ -230,6 +230,12 @@ def a_release_waits_its_delay(w: World) -> None:
     assert w.index() == ("due", w.now)
 
 
+def a_release_wakes_whoever_is_free(w: World) -> None:
+    """I14: another process hears at once of what a draining one gave back."""
+    turn = w.begin("m1")
+    assert w.heard(lambda: w.verb("release", turn)) == [f"due {w.now} a"]
+
+
 def a_release_gives_back_its_own_attempt(w: World) -> None:
     """I8: an attempt is given back only to the token that started it: a claim that started none has none to give."""
     turn = w.begin("m1")
@@ -275,68 +281,11 @@ def a_renewal_extends(w: World) -> None:
     assert w.index() == ("outbox", w.now + 30_000)
 
 
-# ── more ──
-
-
-def more_joins_the_batch(w: World) -> None:
-    """I4: what arrived joins the batch as a new revision, in the PEL and out of the window; a replay has it all."""
+def a_late_renewal_of_a_parked_thread(w: World) -> None:
+    """I5: a lease that is renewed after its thread was parked is watched in due, and in due only."""
     turn = w.begin("m1")
-    assert w.verb("more", turn, op="n0") == ["more", "0"]
-    w.submit("a", "m2", "m3", size=7)
-    row = w.verb("more", turn, op="n1")
-    assert row[:2] == ["more", "1"]
-    assert [dict(zip(fields[::2], fields[1::2], strict=True))["id"] for _, fields in row[2:]] == ["m2", "m3"]
-    assert w.hash("window")["n"] == w.hash("window")["b"] == "0"
-    assert len(w.pel()) == 3
+    w.paused("a", on=True)
     w.now += 30_000
-    again = w.take()
-    assert (w.members(again), again["rev"]) == (["m1", "m2", "m3"], "1")
-    w.settle(again, kind="none")
-    assert w.index() is None
-    assert w.tally("messages") == 0
-
-
-def a_resent_more_is_answered_again(w: World) -> None:
-    """Rule 2: a re-sent more brings the same messages and takes no others."""
-    turn = w.begin("m1")
-    w.submit("a", "m2")
-    first = w.verb("more", turn, op="n1")
-    w.submit("a", "m3")
-    before = w.snapshot()
-    assert w.verb("more", turn, op="n1") == first
-    assert w.snapshot() == before
-
-
-def more_stays_within_the_batch(w: World) -> None:
-    """Window: more takes no more than max_batch allows; what it leaves keeps its place in the window."""
-    turn = w.begin("m1", "m2")
-    w.submit("a", "m3", "m4", "m5", size=7)
-    row = w.verb("more", turn, op="n1")
-    assert len(row) == 4
-    assert (w.hash("window")["n"], w.hash("window")["b"]) == ("1", "7")
-    assert w.verb("more", turn, op="n2") == ["more", "1"]
-    assert w.verb("more", turn, op="n3", most=2) == ["more", "1"]
-    assert len(w.pel()) == 4
-
-
-def more_counts_no_less_than_nothing(w: World) -> None:
-    """I12: whatever the window said, more leaves no negative count behind, and foreign entries abort nothing."""
-    turn = w.begin("m1")
-    w.submit("a", "m2", size=50)
-    w.db.xadd(w.key("stream"), {"x": "1"})
-    w.db.hset(w.key("window"), mapping={"n": 1, "b": 10})
-    said = w.attempt(lambda: w.verb("more", turn))
-    assert not isinstance(said, Aborted), said.text
-    assert len(said) == 4
-    assert (w.hash("window")["n"], w.hash("window")["b"]) == ("0", "0")
-
-
-def more_needs_a_batch(w: World) -> None:
-    """I3: who holds a reply takes no further messages into a batch that is committed."""
-    w.call("attach", hands=1)
-    turn = w.begin("m1")
-    w.settle(turn)
-    w.submit("a", "m2")
-    before = w.snapshot()
-    assert w.verb("more", turn) == ["lost"]
-    assert w.snapshot() == before
+    assert w.claim("a") == ["parked"]
+    assert w.row("renew", token=turn.token) == ["renewed"]
+    assert w.index() == ("due", w.now + 30_000)
