@@ -167,7 +167,10 @@ class Walk:
         """A dead reply goes back; a dead batch stays, because it would come out in another order."""
         for letter in await side.desk.dead(10, None):
             if letter.kind == "reply":
-                await side.desk.redrive(letter.id)
+                entry = letter.id.split("/")[1]
+                fields = (await self.bench.admin.xrange(self.bench.key("dead"), entry, entry))[0][1]
+                if await side.desk.redrive(letter.id) == "redriven":
+                    self.history.redriven.add((letter.thread, int(fields["seq"])))
 
     async def repair(self, side: Side, thread: str) -> None:
         """Repair of a healthy thread changes nothing that matters."""
