@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-import anyio
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ._keys import Keys
 from ._retry import reconnect
+from ._scripts import give_back
+from ._shield import to_the_end
 
 Heard = Callable[[int, str, str], None]
 
@@ -70,11 +70,7 @@ class Hints:
                     await connection.send_command("PING", check_health=False)
         finally:
             self.listening.clear()
-            with anyio.CancelScope(shield=True), suppress(Exception):
-                try:
-                    await connection.disconnect(nowait=True)
-                finally:
-                    await self._pool.release(connection)
+            await to_the_end(give_back(self._pool, connection))
 
     async def _read(self, connection: Any) -> Any:
         """The next message, or None after SILENCE: the client returns None or raises, by its version."""

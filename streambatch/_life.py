@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import anyio
-
 from ._connect import Client, attempt_closed, check, client_of, masked, scheme_of
 from ._desk import Desk
 from ._due import LONGEST
@@ -34,6 +32,7 @@ from ._keeper import Keeper
 from ._keys import Keys
 from ._ports import Codec, Deliver, Runner
 from ._settings import Settings
+from ._shield import to_the_end
 from ._store import Store
 from ._turn import Turn
 from ._worker import Worker, kept
@@ -98,8 +97,7 @@ class Life:
             if embedded is not None and embedded.alone:
                 await opened.desk.forfeit(embedded.opened_at)
         except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await opened._close()
+            await to_the_end(opened._close())
             if isinstance(error, StoreError) and isinstance(target, str):
                 raise StoreError(f"{masked(target)}: {error}") from None
             raise
@@ -124,6 +122,11 @@ class Life:
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()
+
+    def hurry(self) -> None:
+        """Cut the grace of running turns: whoever closes was cancelled while waiting for them."""
+        if self.worker is not None:
+            self.worker.cut()
 
     async def quiet(self, grace: float) -> int:
         """No new Runs; running ones get *grace* seconds."""

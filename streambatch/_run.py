@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ._events import Emit, Preview
 from ._messages import Answer, Batch, Message, batch_id
-from ._ports import Answered, Run, Runner
+from ._ports import Answered, Deliver, Run, Runner
 from ._rows import Work
 from ._store import Store
 from .errors import UsageError
@@ -84,6 +84,14 @@ def runner_of(value: object) -> Runner:
     if not callable(value):
         raise UsageError(f"runner= is an async function or an object with an async run(), not {type(value).__name__}")
     return FunctionRunner(cast("Callable[..., Awaitable[Answered]]", value))
+
+
+def deliver_of(value: object) -> Deliver:
+    """A deliver callback from what the user gave: awaited once for each hand-over, so it must be async."""
+    call = value if inspect.iscoroutinefunction(value) else getattr(value, "__call__", None)  # noqa: B004
+    if not inspect.iscoroutinefunction(call):
+        raise UsageError("deliver is an async function (reply); a plain def would send, and then count as failed")
+    return cast("Deliver", value)
 
 
 def answer_of(value: object) -> Answer:

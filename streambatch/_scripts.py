@@ -49,7 +49,6 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, cast
 
-import anyio
 import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -64,6 +63,7 @@ from redis.exceptions import (
 )
 
 from ._keys import SHARED, THREAD
+from ._shield import to_the_end
 from .errors import StoreError, UsageError
 
 Arg = str | bytes | int | float
@@ -240,6 +240,8 @@ class Wire:
         except (AuthenticationError, NoPermissionError) as error:
             raise _ours(error) from None
         except (ConnectionError, TimeoutError, OSError) as error:
+            if _login(error):
+                raise Refused("the server refused the user name or password", "WRONGPASS") from None
             raise Unreachable(f"the server does not answer: {_plain(error)}", sent=self.sent) from None
         except RedisError as error:  # a greeting refused while connecting: LOADING, MISCONF, too many clients
             raise _ours(error) from None
@@ -258,11 +260,16 @@ class Wire:
         """Close the connection and give its place in the pool back; the next exchange opens another."""
         held, self._held = self._held, None
         if held is not None:
-            with anyio.CancelScope(shield=True), suppress(Exception):
-                try:
-                    await held.disconnect(nowait=True)
-                finally:
-                    await self._pool.release(held)
+            await to_the_end(give_back(self._pool, held))
+
+
+async def give_back(pool: Any, connection: Any) -> None:
+    """Close a connection of *pool*, of which an answer may still be under way, and free its place."""
+    with suppress(Exception):
+        try:
+            await connection.disconnect(nowait=True)
+        finally:
+            await pool.release(connection)
 
 
 _pack: Callable[[Command], bytes] = cast("Any", hiredis).pack_command
@@ -272,6 +279,15 @@ def _ended(connection: Any) -> bool:
     """Whether the server has closed this idle connection: then nothing must be sent on it (it would be "unknown")."""
     reader = getattr(connection, "_reader", None)
     return reader is None or reader.at_eof()
+
+
+def _login(error: BaseException | None) -> bool:
+    """Whether a connection failed because the server did not let us in; the client wraps it into a ConnectionError."""
+    while error is not None:
+        if isinstance(error, AuthenticationError) or "WRONGPASS" in str(error) or "username-password" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _plain(error: BaseException) -> str:

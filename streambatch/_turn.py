@@ -26,8 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-
-import anyio
+from contextlib import suppress
 
 from ._events import (
     Answered,
@@ -49,6 +48,7 @@ from ._retry import backoff
 from ._rows import Claimed, Handover, Work, order
 from ._run import LiveRun, answer_of
 from ._settings import Settings
+from ._shield import to_the_end
 from ._store import Store
 from .errors import DeadLetter, LeaseLost, Retry, StoreError, StreambatchError
 
@@ -92,7 +92,7 @@ class Turn:
             except LeaseLost:
                 self._emit(Lost(claim.lease.thread, claim.id(self._store.setting) if isinstance(claim, Work) else ""))
             except asyncio.CancelledError:
-                await self._give_back(claim)
+                await to_the_end(self._give_back(claim))
                 raise
             except StreambatchError as error:
                 await self._stumbled(claim, error)
@@ -202,11 +202,9 @@ class Turn:
             self._emit(Dead(reply.thread, reply.batch_id, "reply", reason, word == "dead"))
 
     async def _give_back(self, claim: Work | Handover) -> None:
-        with anyio.move_on_after(2, shield=True):
-            try:
+        with suppress(StreambatchError, TimeoutError):  # then the lease ends by itself
+            async with asyncio.timeout(2):
                 await self._store.release(claim.lease, 0, give_back=True, why="its process was closed")
-            except StreambatchError:
-                return  # the lease ends by itself
 
     async def _stumbled(self, claim: Work | Handover, error: StreambatchError) -> None:
         """The server failed under a turn, or a key is foreign: repair, and let the due index find the thread again."""

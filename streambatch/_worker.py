@@ -54,6 +54,7 @@ class Worker:
         self._turns: set[asyncio.Task[None]] = set()
         self._polls: list[asyncio.Task[None]] = []
         self._over = asyncio.Event()
+        self._cut = False
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -79,14 +80,19 @@ class Worker:
         await asyncio.gather(*self._polls, return_exceptions=True)
         cut = 0
         if self._turns:
-            _, late = await asyncio.wait(self._turns, timeout=grace)
+            _, late = await asyncio.wait(self._turns, timeout=0 if self._cut else grace)
             cut = len(late)
-            for task in late:
-                task.cancel()
+            self.cut()
             if late:
                 await asyncio.wait(late)
         self._over.set()
         return cut
+
+    def cut(self) -> None:
+        """Cancel what runs; each turn gives its batch back."""
+        self._cut = True
+        for task in self._turns:
+            task.cancel()
 
     def _start(self, claim: Work | Handover) -> None:
         assert self._group is not None

@@ -12,8 +12,6 @@ from datetime import datetime
 from time import time
 from typing import Any, Self, TypeVar
 
-import anyio
-
 from ._connect import Client, scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
@@ -23,8 +21,9 @@ from ._life import Life, Plan
 from ._messages import Json, Message, Part, content_of, encode_message, id_of
 from ._ports import Codec, Deliver, Plain
 from ._rows import context
-from ._run import runner_of
+from ._run import deliver_of, runner_of
 from ._settings import Durability, Replicas, Seconds, Settings, ms, seconds
+from ._shield import to_the_end
 from ._submit import Entry
 from .errors import QueueClosed, ReplyExpired, TooLarge, UsageError
 
@@ -45,7 +44,8 @@ class BatchQueue:
         namespace: separates queues in one server: 1 to 64 of ``A-Z a-z 0-9 _ -``.
         settings: a Settings object; single fields can be given by name instead.
         listeners: called with every event, besides the log.
-        log: log events with structlog (it is never configured here). Defaults to True.
+        log: log events with structlog (it is never configured here; debug lines only if you configured it). Defaults
+            to True.
         codec: changes stored bytes, for example encrypts them.
         **overrides: fields of Settings.
 
@@ -82,7 +82,7 @@ class BatchQueue:
         self._target = target
         self._keys = Keys(namespace, self.settings.partitions)
         self._runner = None if runner is None else runner_of(runner)
-        self._deliver = deliver
+        self._deliver = None if deliver is None else deliver_of(deliver)
         self._emit = emitter((*_log(log), *listeners))
         self._codec = codec or Plain()
         self._open: Life | None = None
@@ -101,8 +101,7 @@ class BatchQueue:
     async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._open, None
         if opened is not None:
-            with anyio.CancelScope(shield=True):
-                await opened.stop(self.settings.drain_timeout)
+            await to_the_end(opened.stop(self.settings.drain_timeout), opened.hurry)
 
     def deliver(self, callback: D) -> D:
         """Decorator: *callback* gets each Reply at least once, in order per thread; ``reply.id`` is stable.
@@ -112,7 +111,7 @@ class BatchQueue:
         """
         if self._deliver is not None or self._entered:
             raise UsageError("a queue has one deliver callback, and it is set before async with")
-        self._deliver = callback
+        self._deliver = deliver_of(callback)
         return callback
 
     async def drain(self, timeout: Seconds | None = None) -> int:
@@ -283,6 +282,8 @@ class BatchQueue:
 
     def _replicas(self, durability: Durability | None) -> Replicas | None:
         asked = self.settings.durability if durability is None else durability
+        if asked not in ("server", "disk") and not isinstance(asked, Replicas):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"durability={asked!r} is not 'server', 'disk' or Replicas(n)")
         if asked == "disk" and self.settings.durability != "disk":
             raise UsageError(
                 'durability="disk" for one message needs a queue with durability="disk" (checked at start)'

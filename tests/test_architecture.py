@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 
 #: The rooms from the ground up: a module imports only from its own room and from those above it in this table ...
 ROOMS: dict[str, set[str]] = {
-    "words": {"errors", "_messages", "_settings", "_ports", "_events"},
+    # _shield: what must not be cut short; everything may need it.
+    "words": {"_shield", "errors", "_messages", "_settings", "_ports", "_events"},
     # _explain: why nothing is happening, from fields to a sentence.
     "rules": {"_lease", "_retry", "_window", "_explain"},
     # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.

@@ -1,6 +1,8 @@
 """The default listener: one structured log line per event. It never calls ``structlog.configure()``.
 
-Levels: what an operator must see is a warning or an error; the traffic of healthy threads is debug.
+Levels: what an operator must see is a warning or an error; the traffic of healthy threads is debug. Unconfigured,
+structlog prints every level to stdout, so debug lines are written only by a program that has configured it: a bot
+author's first hour should not scroll away.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ def log_event(event: Event) -> None:
     if isinstance(event, Preview):
         return
     level = _LEVELS.get(type(event), "debug")
+    if level == "debug" and not structlog.is_configured():
+        return
     getattr(_log, level)(
         f"streambatch.{type(event).__name__.lower()}",
         **{item.name: getattr(event, item.name) for item in fields(event)},
