@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import pytest
 
+from streambatch import Batch
 from streambatch._rows import NotNow, Work
 from tests.integration.bench import HOUR, Bench
 from tests.integration.invariants import i7_only_expiring
+from tests.integration.shop import Shop, opened
+from tests.rig import Server, wait_for
 
 
 async def test_i12_the_window_is_a_debounce_with_a_cap(still: Bench) -> None:
@@ -319,3 +322,46 @@ async def test_i7_a_stream_that_vanished_leaves_nothing_behind(still: Bench, how
     assert await side.ready() == []
     assert await still.index("t") == ("", 0)
     i7_only_expiring(still.server.admin(), still.namespace)
+
+
+async def test_i12_a_thread_that_is_always_hot_does_not_starve_the_others(server: Server, namespace: str) -> None:
+    """One slot, one thread whose Runs keep producing the next message at once: the quiet one is answered soon."""
+    shop = Shop()
+    cold_after: list[int] = []
+
+    async def answer(batch: Batch) -> str:
+        if batch.thread == "cold":
+            cold_after.append(len(shop.runs))
+        elif not cold_after:
+            await queue.submit("hot", "again", now=True)
+        shop.runs.append(batch)
+        return "ok"
+
+    async with opened(shop, server.url, namespace, runner=answer, concurrency=1) as queue:
+        await queue.submit("hot", "start", now=True)
+        await wait_for(lambda: len(shop.runs) > 3, "the hot thread to be hot")
+        await queue.submit("cold", "hello", now=True)
+        before = len(shop.runs)
+        await wait_for(lambda: cold_after, "the cold thread's Run")
+        assert cold_after[0] - before <= 3
+        stream = f"sb1:{{{namespace}.00}}:stream:hot"
+        await wait_for(lambda: not server.admin().exists(stream), "the hot thread to cool down")
+
+
+async def test_i5_repair_indexes_a_thread_by_what_is_there(still: Bench) -> None:
+    """A reply belongs to the deliverers' index, messages to the runners', nothing to none."""
+    side = await still.side()
+    await side.submit("t", "a")
+    await side.store.repair("t")
+    assert await still.index("t") == ("due", 0)
+    work = await side.work("t")
+    await side.settle(work)
+    await side.submit("t", "b")
+    await side.store.repair("t")
+    assert await still.index("t") == ("outbox", 0)
+    deliverer = await still.side(runs=False)
+    assert await deliverer.ready() == ["t"]
+    await side.store.delivered(work.lease, go_on=False)
+    await side.turn("t")
+    await side.store.repair("t")
+    assert await still.index("t") == ("", 0)

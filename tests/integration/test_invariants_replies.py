@@ -195,3 +195,20 @@ async def test_i16_a_server_that_is_away_is_told_before_anything_is_sent(
         await wait_for(lambda: queue.health().ready, "the queue to come back")
         await queue.submit("t", "found")
         await shop.said("found")
+
+
+async def test_i16_a_queue_that_closes_says_which_submits_may_be_stored(
+    start_server: StartServer, namespace: str
+) -> None:
+    """Under way: OutcomeUnknown. Not yet sent: QueueClosed. Nobody waits for ever."""
+    server, shop = start_server(), Shop()
+    async with opened(shop, server.url, namespace, drain_timeout=0) as queue:
+        await (await queue.submit("warm", "up")).reply(timeout=5)
+        server.stop()
+        sent = asyncio.ensure_future(queue.submit("t", "sent"))
+        await asyncio.sleep(0.05)  # the flusher takes it; nothing tells of a write to a frozen server
+        kept = asyncio.ensure_future(queue.submit("t", "kept back"))
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(sent, kept, return_exceptions=True)
+    server.cont()
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, QueueClosed]
