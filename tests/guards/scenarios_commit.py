@@ -75,9 +75,9 @@ def a_settle_writes_what_it_was_given(w: World) -> None:
     assert fields == {"k": "none", "f": turn["first"], "s": "1", "e": str(turn.fence), "m": "R"}
     assert w.hash("last") == {"id": turn["last"], "fence": str(turn.fence), "seq": "1"}
     turn = w.begin("m3")
-    w.settle(turn, "t4", kind="none", forget=2)
+    w.settle(turn, "t4", kind="none", forget=1)
     assert w.hash("head") == {"kind": "local", "state": "S"}
-    assert w.db.lrange(w.key("log"), 0, -1) == ["t3", "t4"]
+    assert w.db.lrange(w.key("log"), 0, -1) == ["t2", "t3", "t4"]
     assert w.hash("last")["seq"] == "2"
 
 

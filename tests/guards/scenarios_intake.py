@@ -122,6 +122,8 @@ def a_thread_is_bounded(w: World) -> None:
     words = [word for word, _ in w.submit("b", *({"mid": f"m{n}", "size": 50} for n in range(3)), max_bytes=100)]
     assert words == ["q", "q", "b"]
     assert w.hash("window", "b")["b"] == "100"
+    words = [word for word, _ in w.submit("c", *({"mid": f"m{n}", "size": 60} for n in range(2)), max_bytes=100)]
+    assert words == ["q", "b"]
     assert w.submit("b", {"mid": "m2", "size": 50})[0][0] == "q"
 
 
@@ -143,6 +145,16 @@ def a_now_wish_stays(w: World) -> None:
     w.submit("a", "m3")
     w.settle(turn, kind="none")
     assert w.index() == ("due", w.now + 2_000)
+
+
+def no_debounce_is_no_wish(w: World) -> None:
+    """Window: a debounce of nothing ends the quiet window now; what follows it, messages or typing, begins another."""
+    w.submit("a", {"mid": "m1", "quiet": 0}, "m2")
+    assert w.index() == ("due", w.now + 2_000)
+    w.submit("b", {"mid": "m1", "quiet": 0})
+    assert w.call("touch", thread="b", quiet=0) == "moved"
+    assert w.call("touch", thread="b", quiet=3_000) == "moved"
+    assert w.index("b") == ("due", w.now + 3_000)
 
 
 def a_new_burst_begins_its_own_wait(w: World) -> None:

@@ -197,6 +197,7 @@ def a_retry_waits(w: World) -> None:
     """Retry: a released batch runs again at its time, not before, and not later."""
     turn = w.begin("m1")
     w.verb("release", turn, delay=5_000)
+    assert w.claim("a") == ["later", 5_000]
     w.now += 4_999
     w.db.zadd(w.key("due"), {"a": w.now})
     assert w.claim("a") == ["later", 1]

@@ -142,6 +142,7 @@ def a_hint_tells_of_an_earlier_head(w: World) -> None:
     """Rule 10: a hint is sent when, and only when, the head of an index moves earlier."""
     assert w.heard(lambda: w.submit("a", "m1")) == [f"due {w.now + 2_000} a"]
     assert w.heard(lambda: w.submit("b", "m1", quiet=5_000)) == []
+    assert w.heard(lambda: w.submit("d", "m1")) == []
     assert w.heard(lambda: w.submit("c", "m1", quiet=1_000)) == [f"due {w.now + 1_000} c"]
 
 

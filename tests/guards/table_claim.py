@@ -47,6 +47,8 @@ TAKE = (
     Row("_take", "r.at > now and", "r.at >= now and", s.a_retry_waits, "I9: a retry runs at its time."),
     Row("_take", " and r.at - now <= r.delay then", " then", s.a_stepped_clock_keeps_no_retry,
         "Rule 4, I9: a stepped clock makes no retry wait an hour."),
+    Row("_take", "r.at - now <= r.delay then", "r.at - now < r.delay then", s.a_retry_waits,
+        "I5: in the millisecond of its release too a batch waits."),
     Row("_take", "if r.at > now and", "if false and", s.a_retry_waits, "I5: a back-off is waited for."),
     Row("_take", "place(thread, set, r.at) return", "return", s.a_retry_waits,
         "Rule 8: a thread that waits is put back at its time, or it is asked for again and again."),

@@ -61,6 +61,8 @@ OPEN = (
         "Rule 10: a parked thread is no reason to wake."),
     Row("_open", "s.at < before[set] then", "true then", s.a_hint_tells_of_an_earlier_head,
         "Rule 10: a hint for each submit would wake every process each time."),
+    Row("_open", "s.at < before[set] then", "s.at <= before[set] then", s.a_hint_tells_of_an_earlier_head,
+        "Rule 10: who becomes due at the same moment needs no hint."),
     Row("_open", "s.at < before[set] then", "false then", s.a_hint_tells_of_an_earlier_head,
         "Rule 10, I12: without a hint the window is up to a second late."),
     Row("_open", "set == due and 'due' or 'outbox'", "'due'", s.a_hint_names_the_outbox,

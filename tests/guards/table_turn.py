@@ -101,6 +101,8 @@ SETTLE = (
         "I10: no state means that the state stays."),
     Row("settle", "redis.call('PEXPIRE', k.head, state_ttl)", "", commit.a_drained_thread_leaves_what_expires,
         "I7: state expires."),
+    Row("settle", "tonumber(forget) > 0", "tonumber(forget) > 1", commit.a_settle_writes_what_it_was_given,
+        "I7: one turn is forgotten too."),
     Row("settle", "if tonumber(forget) > 0 then", "if false then", commit.a_settle_writes_what_it_was_given,
         "I7: history is trimmed."),
     Row("settle", "redis.call('RPUSH', k.log, ARGV[t])", "", commit.a_settle_writes_what_it_was_given,
