@@ -13,6 +13,7 @@ run          in the runner, on the event loop: renewals go on until the process 
 freeze       in the runner: the process stops itself with SIGSTOP and goes on at SIGCONT
 answered     in the listener, at the Answered event: committed, not yet handed over
 deliver      at the start of the deliver callback
+delivering   there too, but on the event loop
 handed       at the end of the deliver callback: handed over, the queue does not know it yet
 ============ ==================================================================================
 
@@ -97,6 +98,9 @@ class Actor:
     async def deliver(self, reply: Reply) -> None:
         """The deliver callback."""
         self.block("deliver")
+        if self.cast.hold == "delivering":
+            print("HELD delivering")
+            await self.go.wait()
         self.note("deliver", reply.thread, reply.id, reply.message_ids)
         self.block("handed")
 
@@ -141,8 +145,8 @@ class Actor:
             print("READY")
             obeying = asyncio.create_task(self.obey(queue, commands))
             await self.over.wait()
-            obeying.cancel()
             print("CLOSING")
+        obeying.cancel()
         print("CLOSED")
 
 

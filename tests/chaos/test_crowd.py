@@ -18,7 +18,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.tools import drained
 from tests.rig import Server
 
-THREADS, BURSTS, SIZE = 200, 4, 3
+THREADS, BURSTS, SIZE = 200, 3, 2
 
 
 async def chat(queue: BatchQueue, thread: str, number: int) -> list[str]:

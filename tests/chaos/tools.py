@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from streambatch import BatchQueue
-from tests.rig import Server, wait_for
+from tests.rig import Child, Server, wait_for
 
 
 async def drained(queue: BatchQueue, *, deadline: float = 20.0) -> None:
@@ -26,10 +26,11 @@ def commits(server: Server, namespace: str, thread: str) -> list[tuple[str, str]
     return [(fields["k"], entry) for entry, fields in rows]
 
 
-def connections(server: Server) -> list[str]:
-    """The ids of the connections that the restricted user has to this server."""
+def connections(server: Server, *others: Child) -> set[str]:
+    """The ids of this process' connections to a server, also of such that never said who they are."""
     rows: list[dict[str, str]] = server.admin().client_list()
-    return [row["id"] for row in rows if row["user"] == "bot"]
+    names = {f"streambatch-{other.pid}" for other in others}
+    return {row["id"] for row in rows if row["user"] != "admin" and row["name"] not in names}
 
 
 async def gathered(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
