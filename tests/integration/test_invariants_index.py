@@ -9,7 +9,7 @@ import pytest
 
 from streambatch import Batch
 from streambatch._rows import NotNow, Work
-from tests.integration.bench import HOUR, Bench
+from tests.integration.bench import HOUR, Bench, Side
 from tests.integration.invariants import i7_only_expiring
 from tests.integration.shop import Shop, opened
 from tests.rig import Server, wait_for
@@ -105,6 +105,21 @@ async def test_i12_split_authors_never_merges_two_people(still: Bench) -> None:
     assert [await side.turn("t") for _ in range(4)] == [("a", "b"), ("c",), ("d",), ("e",)]
 
 
+async def pause_with_a_reply(still: Bench, side: Side, work: Work, phase: str) -> None:
+    """Pause while a reply is on its way: it is delivered all the same, and then the thread is parked."""
+    await side.settle(work)
+    await side.submit("t", "b", quiet=1_000)
+    if phase == "undelivered":
+        await side.store.undelivered(work.lease, 3, "why", counted=True, final=False)
+    await side.desk.pause("t", on=True)
+    assert (await still.index("t"))[0] == "outbox"
+    still.tick(HOUR if phase == "delivering" else 3_000)
+    assert await side.ready() == ["t"]
+    reply = await side.reply("t")
+    assert await side.store.delivered(reply.lease, go_on=True) is None
+    assert (await still.index("t"))[0] == "parked"
+
+
 @pytest.mark.parametrize("phase", ["waiting", "running", "retrying", "delivering", "undelivered"])
 async def test_i5_pause_and_resume_in_every_state(still: Bench, phase: str) -> None:
     """Paused: nothing runs, replies are delivered, nothing is forgotten; resumed: it goes on where it was."""
@@ -129,17 +144,7 @@ async def test_i5_pause_and_resume_in_every_state(still: Bench, phase: str) -> N
             await side.desk.pause("t", on=True)
             assert (await still.index("t"))[0] == "parked"
         else:
-            await side.settle(work)
-            await side.submit("t", "b", quiet=1_000)
-            if phase == "undelivered":
-                await side.store.undelivered(work.lease, 3, "why", counted=True, final=False)
-            await side.desk.pause("t", on=True)
-            assert (await still.index("t"))[0] == "outbox"
-            still.tick(HOUR if phase == "delivering" else 3_000)
-            assert await side.ready() == ["t"]
-            reply = await side.reply("t")
-            assert await side.store.delivered(reply.lease, go_on=True) is None
-            assert (await still.index("t"))[0] == "parked"
+            await pause_with_a_reply(still, side, work, phase)
     still.tick(HOUR)
     assert await side.ready() == []
     assert (await side.desk.explain("t")).state in ("parked", "idle")
