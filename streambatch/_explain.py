@@ -17,7 +17,7 @@ class Explanation:
 
     Attributes:
         thread: the conversation.
-        state: idle, waiting, running, retrying, delivering, undelivered, parked or unindexed.
+        state: idle, waiting, running, retrying, delivering, undelivered, parked, unindexed or broken.
         reason: one sentence.
         waiting: messages in no batch yet.
         in_batch: messages of the pinned batch.
@@ -169,6 +169,11 @@ def _live(f: Mapping[str, str], now: float) -> bool:
 
 def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: bool) -> tuple[str, str]:
     left = 0.0 if score is None else (score - now) / 1000
+    if "foreign" in f:
+        return (
+            "broken",
+            f"its {f['foreign'].rstrip('.')} key has a foreign type; the next worker that meets it repairs it",
+        )
     if _live(f, now):
         owner = f.get("lease.owner", "?")
         if reply:

@@ -55,6 +55,7 @@ class Waiting:
     number: int
     until: float
     replicas: Replicas | None
+    known: Stored | None = None
     done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -112,7 +113,7 @@ class Gate:
         self._arrived = asyncio.Event()
         self._closed = False
         self._refusal: StoreError | None = None
-        self._settled: OrderedDict[str, Stored] = OrderedDict()
+        self._settled: OrderedDict[tuple[str, str], Stored] = OrderedDict()
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -174,9 +175,10 @@ class Gate:
             waiting = self._buffer.popleft()
             if waiting.done.done():
                 continue
-            known = self._settled.get(waiting.name) if self._settled else None
-            if known is not None and waiting.replicas is None:
-                waiting.done.set_result(Stored("duplicate", known.entry))
+            if self._settled:
+                waiting.known = self._settled.get((waiting.entry.thread, waiting.entry.message_id))
+            if waiting.known is not None and waiting.replicas is None:
+                waiting.done.set_result(waiting.known)
                 continue
             taken.append(waiting)
             size += waiting.entry.size
@@ -187,9 +189,8 @@ class Gate:
         self._sent = False
         tries = 0
         replicas = self._replicas(self._flight)
-        call = Submission(
-            self._partition, self._store.producer, self._number, [w.entry for w in self._flight], replicas
-        )
+        entries = [waiting.entry for waiting in self._flight if waiting.known is None]
+        call = Submission(self._partition, self._store.producer, self._number, entries, replicas)
         while self._sent or not all(waiting.done.done() for waiting in self._flight):
             try:
                 answer, heard = await self._store.submit(self._wire, call, resend=self._sent)
@@ -239,14 +240,15 @@ class Gate:
             for waiting in self._flight:
                 waiting.fail(self._unknown(waiting))
             return
-        for waiting, stored in zip(self._flight, answer, strict=True):
+        following = iter(answer)
+        for waiting in self._flight:
+            stored = waiting.known or next(following)
             if waiting.done.done():
-                if stored.entry:
-                    self._remember(waiting.name, stored)
+                self._remember(waiting, stored)
             elif stored.word in REFUSED:
                 waiting.fail(_refusal(stored.word, waiting.entry.thread))
             elif waiting.replicas is not None and heard.count < waiting.replicas.count:
-                self._remember(waiting.name, stored)
+                self._remember(waiting, stored)
                 waiting.fail(
                     DurabilityUnknown(
                         f"stored, but {heard.count} of {waiting.replicas.count} replicas confirmed it in time",
@@ -257,15 +259,19 @@ class Gate:
                 waiting.done.set_result(stored)
 
     async def _repair(self, answer: list[Stored] | None) -> None:
-        for waiting, stored in zip(self._flight, answer or (), strict=False):
+        entries = [waiting.entry for waiting in self._flight if waiting.known is None]
+        for entry, stored in zip(entries, answer or (), strict=False):
             if stored.word == "x":
                 try:
-                    await self._store.repair(waiting.entry.thread)
+                    await self._store.repair(entry.thread)
                 except StreambatchError:
                     return  # the next submit of this thread meets it again
 
-    def _remember(self, name: str, stored: Stored) -> None:
-        self._settled[name] = stored
+    def _remember(self, waiting: Waiting, stored: Stored) -> None:
+        """For a caller who comes again with a made-up name; a name that was given is the server's to remember."""
+        if waiting.entry.message_id or stored.word in REFUSED:
+            return
+        self._settled[waiting.entry.thread, waiting.name] = Stored("duplicate", stored.entry)
         while len(self._settled) > KNOWN:
             self._settled.popitem(last=False)
 

@@ -45,7 +45,7 @@ class Settings:
         debounce: quiet seconds after the last message before the batch is due; a function of the thread id gives
             threads their own. Defaults to 2 s.
         max_wait: seconds after the first message at which the batch is due whatever arrives. Defaults to 15 s.
-        max_batch: messages at which a batch is due at once, and the most in one Run. Defaults to 50, at most 500.
+        max_batch: messages at which a batch is due at once, and the most in one Run. Defaults to 50, at most 400.
         max_batch_bytes: the same in bytes of stored messages. Defaults to 256 KiB.
         max_message_bytes: larger messages are refused (TooLarge). Defaults to 64 KiB.
         max_pending: messages of one thread that may wait; then QueueFull. Defaults to 1,000.
@@ -173,7 +173,7 @@ class Settings:
 _OVERLAPS = ("collect", "interrupt", "rollback", "steer", "reject", "drop")
 _RANGES: dict[str, tuple[float, float]] = {
     "max_wait": (0, 86_400),
-    "max_batch": (1, 500),  # a batch must fit into one dead letter, and Lua unpacks 8,000 values at most
+    "max_batch": (1, 400),  # a batch must fit into one dead letter, and Lua unpacks 8,000 values at most
     "max_batch_bytes": (1, 16 * 1024 * 1024),
     "max_message_bytes": (1, 16 * 1024 * 1024),
     "max_pending": (1, 1_000_000),

@@ -111,9 +111,10 @@ class Turn:
             self._announce(work, batch)
             run = LiveRun(store, work, batch, self._emit)
             answer, kind = await self._answer(hold, work, run)
-        except (LeaseLost, asyncio.CancelledError):
+        except LeaseLost:
             raise
-        except Exception as error:  # noqa: BLE001 - a runner may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a runner may raise anything
+            _raise_ours(error)
             return await self._failed(work, name, attempt, error)
         go_on = not self.quiet
         try:
@@ -144,7 +145,7 @@ class Turn:
         waited = max(0.0, work.lease.fence / 1_000_000 - arrived)
         self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, waited))
 
-    async def _failed(self, work: Work, name: str, attempt: int, error: Exception) -> Claimed | None:
+    async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:
         s, delay, give_back = self._settings, 0.0, False
         if isinstance(error, DeadLetter):
             return await self._bury(work, name, error.reason)
@@ -179,16 +180,17 @@ class Turn:
         try:
             async with hold.trusted(), asyncio.timeout(self._settings.deliver_timeout):
                 await deliver(reply)
-        except (LeaseLost, asyncio.CancelledError):
+        except LeaseLost:
             raise
-        except Exception as error:  # noqa: BLE001 - a callback may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a callback may raise anything
+            _raise_ours(error)
             await self._undelivered(hold, reply, attempt, error)
             return None
         following = await self._store.delivered(hold.lease, go_on=not self.quiet and self._runner is not None)
         self._emit(Delivered(reply.thread, reply.id, attempt))
         return following
 
-    async def _undelivered(self, hold: Hold, reply: Reply, attempt: int, error: Exception) -> None:
+    async def _undelivered(self, hold: Hold, reply: Reply, attempt: int, error: BaseException) -> None:
         s = self._settings
         delay = error.after if isinstance(error, Retry) and error.after is not None else None
         if delay is None:
@@ -219,7 +221,18 @@ class _Pinned(StreambatchError):
     """The thread's history belongs to another kind of runner."""
 
 
-def _what(error: Exception) -> str:
+def _raise_ours(error: BaseException) -> None:
+    """Raise a cancellation of this turn.
+
+    A runner that awaits something which others cancelled raises the same class, but nobody asked this task to end: that
+    is a failure like any other, and counts.
+    """
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
+def _what(error: BaseException) -> str:
     """An error by type and place; its text may hold content and stays out."""
     if isinstance(error, _Pinned):
         return f"this thread's history was made by the runner kind {error}; this process has another kind"

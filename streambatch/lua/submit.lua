@@ -24,9 +24,9 @@ while i <= #ARGV do
     local mid, memory, author, size, wait, quiet, m = unpack(ARGV, i, i + 6)
     i = i + 7
     local seen, word, id = tonumber(memory) > 0, 'd', nil
-    if seen then id = read('GET', KEYS[key]) key = key + 1 end
+    if seen then id, key = redis.pcall('GET', KEYS[key]), key + 1 end
     if bad then word, id = 'x', string.match(bad, '}:(%a+)')
-    elseif not id then
+    elseif not id or id.err then
       word, id = 'q', '-'
       if w.n >= max_pending then word = 'n' elseif w.n > 0 and w.b + size > max_bytes then word = 'b' end
     end

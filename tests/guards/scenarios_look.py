@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.guards.bench import SOURCES, World
+from tests.guards.bench import SOURCES, Aborted, World
 from tests.rig.clients import connect
 
 
@@ -55,6 +55,16 @@ def look_says_what_is_there(w: World) -> None:
     w.reply("r")
     flat = w.call("look", thread="r")
     assert dict(zip(flat[::2], flat[1::2], strict=True))["outbox"] == str(w.now)
+
+
+def look_names_foreign_keys(w: World) -> None:
+    """P20: of all calls, the one that says why nothing happens must not fail at a key of a foreign type."""
+    for kind in ("stream", "window", "lease", "run", "last"):
+        w.db.rpush(w.key(kind, kind), "foreign")
+        said = w.attempt(lambda kind=kind: w.call("look", thread=kind))
+        assert not isinstance(said, Aborted), said.text
+        assert dict(zip(said[::2], said[1::2], strict=True))["foreign"] == f"{kind}."
+        assert dict(zip(said[::2], said[1::2], strict=True))["length"] == "0"
 
 
 def stats_say_what_is_there(w: World) -> None:
