@@ -46,10 +46,12 @@ async def test_a_killed_run_is_run_by_another_worker(
 ) -> None:
     """Kill -9 in a Run: another worker runs the same batch, same members, within lease + 1 s; one reply (I4, I9)."""
     queue = await open_queue(url)
-    first = await act("first", url, hold="run")
+    first = await act("first", url, hold="run", trace=True)
     receipts = [await queue.submit("t", "text", message_id=name) for name in BURST]
     await first.expect("HELD run")
     await act("second", url)
+    for _ in range(2):
+        await first.expect("SENT renew")  # so that it is the renewed lease that ends
     first.kill9()
     killed = time.monotonic()
     await first.wait()
