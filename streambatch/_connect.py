@@ -76,6 +76,11 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Red
     if isinstance(target, RedisCluster):
         raise UsageError("a RedisCluster client is not supported in this version; use a client of one server")
     if isinstance(target, Redis):
+        limit: int = cast("Any", target).connection_pool.max_connections
+        if limit < connections:
+            raise UsageError(
+                f"the client's pool has max_connections={limit}; this queue holds up to {connections} for itself"
+            )
         return target, False
     scheme = scheme_of(target)
     assert isinstance(target, str)
@@ -148,7 +153,11 @@ async def _info(wire: Wire, settings: Settings) -> ServerInfo:
             raise UsageError(
                 'durability="disk" cannot be verified: the server refuses CONFIG GET appendfsync (grant +config|get)'
             ) from None
-        fsync = answer[1].decode() if len(answer) > 1 else ""
+        pairs = cast(
+            "dict[bytes, bytes]",
+            answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True)),
+        )
+        fsync = pairs.get(b"appendfsync", b"").decode()
     return ServerInfo(
         version=fields.get("redis_version", "0"),
         role=fields.get("role", ""),

@@ -97,6 +97,7 @@ class Desk:
         for p in range(self._store.keys.partitions):
             key = self._store.keys.of(p, state)
             rows = await self._store.control(None, (), ("ZRANGE", key, 0, offset + count - 1, "WITHSCORES"))
+            rows = flat(rows)
             found += [ThreadInfo(rows[i].decode(), state, float(rows[i + 1]) / 1000) for i in range(0, len(rows), 2)]
         return tuple(sorted(found, key=lambda info: info.at)[offset : offset + count])
 
@@ -172,6 +173,11 @@ class Desk:
                     ended += await self._store.control(scripts.FORFEIT, [*self._store.keys.shared(p), *pairs], argv)
                     start += 500
         return ended
+
+
+def flat(rows: list[Any]) -> list[Any]:
+    """Pairs in a row: a client of the user's may speak RESP3, which nests them."""
+    return [value for pair in rows for value in pair] if rows and isinstance(rows[0], list) else rows
 
 
 def _split(letter: str) -> tuple[int, str]:

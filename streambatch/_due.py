@@ -150,17 +150,18 @@ class Due:
         self._fruitless = not self._fruitless and self._poll_at == 0.0
 
     async def _claim(self, threads: Sequence[str]) -> int:
-        claims = [self._store.claim(self._partition, thread) for thread in threads[: self._slots.free]]
+        claims = [self._store.claim(self._partition, thread) for thread in threads[: max(0, self._slots.free)]]
         taken, now = 0, asyncio.get_running_loop().time()
+        for _ in claims:  # before the await: the loops of other partitions count the same slots
+            self._slots.take()
         for found in await asyncio.gather(*claims, return_exceptions=True):
             if isinstance(found, Work | Handover):
                 taken += 1
-                self._slots.take()
                 self._start(found)
-            elif isinstance(found, NotNow):
+                continue
+            self._slots.give()
+            if isinstance(found, NotNow):
                 await self._not_now(found, now)
-            elif isinstance(found, asyncio.CancelledError):
-                raise found
         return taken
 
     async def _not_now(self, found: NotNow, now: float) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from ._retry import reconnect
 from ._scripts import Arg, Call, Refused, Script, Wire
-from .errors import StoreError, StreambatchError
+from .errors import StoreError, StreambatchError, UsageError
 
 Row = list[Any]
 
@@ -105,10 +105,12 @@ class Lane:
         except StoreError as error:
             await self._again(batch, error)
             return
-        except BaseException:
-            for request in batch:
-                request.answer.cancel()
+        except asyncio.CancelledError:
+            _fail(batch, StoreError("the queue is closed"))
             raise
+        except Exception as error:  # noqa: BLE001 - an argument that cannot be packed must fail alone
+            await self._apart(batch, error)
+            return
         passing: list[Request] = []
         reason = StoreError()
         for group, answer in zip(order, answers, strict=True):
@@ -124,6 +126,13 @@ class Lane:
         else:
             self._tries = 0
             self._away(None)
+
+    async def _apart(self, batch: list[Request], error: Exception) -> None:
+        if len(batch) == 1:
+            _fail(batch, UsageError(f"an argument cannot be sent to the server: {type(error).__name__}"))
+            return
+        for request in batch:
+            await self._flush([request])
 
     async def _again(self, batch: list[Request], error: StoreError) -> None:
         if isinstance(error, Refused) and not error.passing:

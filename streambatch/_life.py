@@ -88,7 +88,7 @@ class Life:
 
             embedded = await EmbeddedServer.open(target)
             target = f"unix://{quote(embedded.socket)}"
-        client, ours = client_of(target, plan.settings, 8 + 4 * plan.settings.partitions)
+        client, ours = client_of(target, plan.settings, 4 + 3 * plan.settings.partitions)
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
         try:

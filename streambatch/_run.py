@@ -34,12 +34,14 @@ class LiveRun:
 
     async def checkpoint(self, data: bytes) -> None:
         """Store *data* for whoever replays this batch."""
+        if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"a checkpoint is bytes, not {type(data).__name__}")
         await self._store.checkpoint(self._work.lease, data)
 
     async def more(self) -> tuple[Message, ...]:
         """Messages that arrived meanwhile join the batch."""
-        self._takes += 1
-        revision, found = await self._store.more(self._work.lease, self._takes)
+        revision, found = await self._store.more(self._work.lease, self._takes + 1)
+        self._takes += 1  # only now: a call that was cut short is asked again by the next, and loses nothing
         if found:
             name = batch_id(self._store.keys.namespace, self.batch.thread, self._work.first, revision)
             self.batch = replace(self.batch, id=name, messages=self.batch.messages + found)
@@ -80,6 +82,8 @@ def runner_of(value: object) -> Runner:
     """A runner from what the user gave."""
     run: Any = getattr(value, "run", None)
     if inspect.iscoroutinefunction(run) and not inspect.isclass(value):
+        if not isinstance(getattr(value, "kind", ""), str):
+            raise UsageError("a runner's kind is a str")
         return cast("Runner", value)
     if not callable(value):
         raise UsageError(f"runner= is an async function or an object with an async run(), not {type(value).__name__}")
@@ -101,5 +105,8 @@ def answer_of(value: object) -> Answer:
     if isinstance(value, str):
         return Answer(value)
     if isinstance(value, Answer):
+        forget = cast("object", value.forget)
+        if not isinstance(forget, int) or forget < 0:
+            raise UsageError(f"Answer.forget is a number of turns, not {forget!r}")
         return value
     raise UsageError(f"a runner returns an Answer, a str or None, not {type(value).__name__}")

@@ -155,7 +155,7 @@ RENEW = Script.load("renew", "due outbox parked", "now", "thread token ttl")
 START = Script.load("start", "lease run", "token")
 CHECKPOINT = Script.load("checkpoint", "lease run", "token data")
 MORE = Script.load("more", "thread token op")
-SETTLE = Script.load("settle", "thread token op kind reply batch hkind stateful state forget claim nonce turns")
+SETTLE = Script.load("settle", "thread token op upto kind reply batch hkind stateful state forget claim turns")
 DELIVERED = Script.load("delivered", "thread token op claim nonce")
 UNDELIVERED = Script.load("undelivered", "thread token op delay counted limit reason")
 RELEASE = Script.load("release", "thread token op delay give why")
@@ -210,10 +210,10 @@ class Wire:
         """
         answers = await self._exchange([call.command() for call in calls], extra)
         missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if missing:
-            again = await self._exchange([calls[i].command(text=True) for i in missing], extra)
-            for i, answer in zip(missing, again, strict=True):
-                answers[i] = answer
+        if missing:  # all from there on again, in order: a WAIT must come after the write it waits for
+            first = missing[0]
+            rest = [call.command(text=i in missing) for i, call in enumerate(calls[first:], first)]
+            answers[first:] = await self._exchange(rest, extra)
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def call(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:

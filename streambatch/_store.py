@@ -192,8 +192,9 @@ class Store:
         state = encode(to_json(answer.state, "Answer.state"), context("state", lease.thread)) if stateful else b""
         turns = [encode(to_json(turn, "Answer.turns"), context("turn", lease.thread)) for turn in answer.turns]
         row = await self._held(
-            scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}s", "answered" if said else "none", data,
-            batch.id, kind, int(stateful), state, answer.forget, claim, claim, len(turns), *turns,
+            scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}s", last.entry,
+            "answered" if said else "none", data, batch.id, kind, int(stateful), state, answer.forget, claim,
+            len(turns), *turns,
         )  # fmt: skip
         word = row[0].decode()
         if word == "kept":

@@ -28,7 +28,10 @@ async def kept(loop: Loop, emit: Emit) -> None:
     while True:
         try:
             await loop.run()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the loop must go on
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             emit(Warned("bug", f"{type(loop).__name__} failed and is started again: {place_of(error)}"))
             await asyncio.sleep(1)
 

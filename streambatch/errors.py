@@ -112,8 +112,8 @@ class Retry(Exception):
     """
 
     def __init__(self, after: float | timedelta | None = None, *, count: bool = True, reason: str = "") -> None:
-        super().__init__(reason or "try again later")
-        self.reason = reason
+        self.reason = _sentence(reason)
+        super().__init__(self.reason or "try again later")
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
         self.after = None if seconds is None else max(0.0, float(seconds))
         self.count = count
@@ -127,5 +127,10 @@ class DeadLetter(Exception):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = _sentence(reason)
+        super().__init__(self.reason)
+
+
+def _sentence(reason: object) -> str:
+    """A reason as it is stored: text, at most 500 characters, and always valid Unicode."""
+    return str(reason)[:500].encode(errors="replace").decode()

@@ -2,7 +2,7 @@
 -- bury: a batch failed for good: it becomes a dead letter with all its fields, and the thread goes on (I8).
 -- Rows: {dead}, {full} (released for a minute instead: nothing is dropped), {lost}.
 -- Re-sent: the same.  O(batch).
--- uses: _open _window _turn
+-- uses: _open _window _turn _commit
 local out = {}
 for i = 0, (#ARGV - 15) / 5 - 1 do
   local thread, token, op, batch, reason = unpack(ARGV, 16 + i * 5, 20 + i * 5)

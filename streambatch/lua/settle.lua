@@ -2,10 +2,10 @@
 -- settle: commit a Run in one step: acknowledge and delete the batch, write state, history, outcome and reply.
 -- Rows: {kept, sequence} deliver it now under this lease; {left} another process delivers; {done, next row…}; {lost}; {broken}.
 -- Re-sent: the same word, nothing written. Compared before the token (rule 2), fenced by the token (I3).  O(batch).
--- uses: _open _window _turn _pin _grant _take
+-- uses: _open _window _turn _commit _pin _grant _take
 local out, i, a = {}, 0, 16
 while a <= #ARGV do
-  local thread, token, op, kind, reply, batch, hkind, stateful, state, forget, claim, nonce, turns = unpack(ARGV, a, a + 12)
+  local thread, token, op, upto, kind, reply, batch, hkind, stateful, state, forget, claim, turns = unpack(ARGV, a, a + 12)
   local k, row, first_turn = keys_of(i), nil, a + 13
   i, a, bad = i + 1, a + 13 + turns, nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
@@ -17,6 +17,7 @@ while a <= #ARGV do
   elseif l[2] == op then row = {string.match(l[3], '^(%a+)$') or 'kept', string.match(l[3], '%d+')}
   elseif l[1] ~= token or not r.first then row = {'lost'}
   else
+    r.last = upto  -- I1: what a more() took and the Run never saw stays, and is pinned anew
     ack(k, r.first, r.last, r.n)
     redis.call('HSET', k.last, 'id', r.last, 'seq', seq)
     if hkind ~= '' then redis.call('HSET', k.head, 'kind', hkind) end
@@ -45,7 +46,7 @@ while a <= #ARGV do
       finish(thread, k, op, 'done')
     end
   end
-  if row[1] == 'done' then row = go_on(thread, k, claim, nonce, row) end
+  if row[1] == 'done' then row = go_on(thread, k, claim, claim, row) end
   out[i] = row
 end
 close()
