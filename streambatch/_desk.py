@@ -104,13 +104,16 @@ class Desk:
     async def dead(self, count: int, after: str | None) -> tuple[DeadLetterInfo, ...]:
         """Dead letters, oldest first, after the id *after*."""
         found: list[DeadLetterInfo] = []
+        place, last = (-1, "") if after is None else _split(after)
         for p in range(self._store.keys.partitions):
-            start = "-" if after is None else f"({_split(after)[1]}"
+            # Equal ids are ordered by partition: those up to the place of *after* were seen.
+            start = "-" if after is None else f"({last}" if p <= place else last
             rows = await self._store.control(
                 None, (), ("XRANGE", self._store.keys.of(p, "dead"), start, "+", "COUNT", count)
             )
             found += [self._letter(p, entry.decode(), fields) for entry, fields in rows]
-        return tuple(sorted(found, key=lambda letter: order(_split(letter.id)[1]))[:count])
+        found.sort(key=lambda letter: (order(_split(letter.id)[1]), _split(letter.id)[0]))
+        return tuple(found[:count])
 
     def _letter(self, partition: int, entry: str, fields: Sequence[bytes]) -> DeadLetterInfo:
         f: dict[str, bytes] = {}

@@ -186,7 +186,9 @@ def emitter(listeners: Iterable[Callable[[Event], object]]) -> Emit:
         for target in targets:
             try:
                 target(event)
-            except Exception as error:  # noqa: BLE001 - observing must not change what is observed
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - observing must not change what is observed
                 logging.getLogger("streambatch").warning(
                     "listener %r failed on %s: %s", target, type(event).__name__, type(error).__name__
                 )

@@ -24,7 +24,7 @@ from ._connect import Client, attempt_closed, check, client_of, masked, scheme_o
 from ._desk import Desk
 from ._due import LONGEST
 from ._echo import Echo
-from ._events import Event
+from ._events import Event, Warned, place_of
 from ._explain import Health
 from ._hints import Hints
 from ._intake import Intake
@@ -113,6 +113,14 @@ class Life:
             raise QueueClosed(f"the queue broke: {type(error).__name__}")
 
     async def _main(self) -> None:
+        try:
+            await self._loops()
+        except BaseException as error:
+            if not self._stopping.is_set():
+                self.emit(Warned("broken", f"the queue ended by itself and does nothing any more: {place_of(error)}"))
+            raise
+
+    async def _loops(self) -> None:
         async with asyncio.TaskGroup() as group:
             loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper]
             loops += [] if self._embedded is None else [self._embedded]

@@ -1,4 +1,4 @@
-"""Clean-up that a cancellation must not cut short.
+"""What a cancellation may end, and clean-up that it must not cut short.
 
 A scope of anyio holds back cancellations of its own kind only. A native ``task.cancel()`` (a second Ctrl-C, a timeout
 around the caller, the task group of a framework) goes straight through it, and a queue whose closing was cut short
@@ -39,3 +39,16 @@ async def to_the_end(work: Coroutine[Any, Any, T], hurry: Callable[[], object] |
     if cancelled is not None:
         raise cancelled
     return result
+
+
+def raise_ours(error: BaseException) -> None:
+    """Raise a cancellation of this turn, and what ends the process.
+
+    A runner that awaits something which others cancelled raises the same class, but nobody asked this task to end: that
+    is a failure like any other, and counts.
+    """
+    task = asyncio.current_task()
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        raise error
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error

@@ -48,7 +48,7 @@ from ._retry import backoff
 from ._rows import Claimed, Handover, Work, order
 from ._run import LiveRun, answer_of
 from ._settings import Settings
-from ._shield import to_the_end
+from ._shield import raise_ours, to_the_end
 from ._store import Store
 from .errors import DeadLetter, LeaseLost, Retry, StoreError, StreambatchError
 
@@ -113,16 +113,16 @@ class Turn:
             answer, kind = await self._answer(hold, work, run)
         except LeaseLost:
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a runner may raise anything
-            _raise_ours(error)
+        except BaseException as error:  # noqa: BLE001 - a runner may raise anything
+            raise_ours(error)
             return await self._failed(work, name, attempt, error)
         go_on = not self.quiet
         try:
             word, reply, following = await store.settle(lease, run.batch, answer, kind, go_on=go_on)
-        except StreambatchError as error:
-            if isinstance(error, StoreError | LeaseLost):
-                raise
-            return await self._failed(work, name, attempt, error)  # the answer is not JSON: nothing was written
+        except (StoreError, LeaseLost):
+            raise
+        except Exception as error:  # noqa: BLE001 - the answer cannot be encoded: nothing was written
+            return await self._failed(work, name, attempt, error)
         said = bool(answer.text or answer.parts)
         self._emit(
             Answered(lease.thread, run.batch.id, len(run.batch.messages), attempt, loop.time() - begun, silent=not said)
@@ -182,8 +182,8 @@ class Turn:
                 await deliver(reply)
         except LeaseLost:
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a callback may raise anything
-            _raise_ours(error)
+        except BaseException as error:  # noqa: BLE001 - a callback may raise anything
+            raise_ours(error)
             await self._undelivered(hold, reply, attempt, error)
             return None
         following = await self._store.delivered(hold.lease, go_on=not self.quiet and self._runner is not None)
@@ -219,17 +219,6 @@ class Turn:
 
 class _Pinned(StreambatchError):
     """The thread's history belongs to another kind of runner."""
-
-
-def _raise_ours(error: BaseException) -> None:
-    """Raise a cancellation of this turn.
-
-    A runner that awaits something which others cancelled raises the same class, but nobody asked this task to end: that
-    is a failure like any other, and counts.
-    """
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        raise error
 
 
 def _what(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 from ._due import Due, Slots
 from ._events import Emit, Warned, place_of
 from ._rows import Handover, Work
+from ._shield import raise_ours
 from ._store import Store
 from ._turn import Turn
 
@@ -28,10 +29,8 @@ async def kept(loop: Loop, emit: Emit) -> None:
     while True:
         try:
             await loop.run()
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the loop must go on
+            raise_ours(error)
             emit(Warned("bug", f"{type(loop).__name__} failed and is started again: {place_of(error)}"))
             await asyncio.sleep(1)
 
@@ -110,5 +109,6 @@ class Worker:
     async def _one(self, claim: Work | Handover) -> None:
         try:
             await self._turn.go(claim)
-        except Exception as error:  # noqa: BLE001 - a bug in one turn must not end the others
+        except BaseException as error:  # noqa: BLE001 - a bug in one turn must not end the others
+            raise_ours(error)
             self._emit(Warned("bug", f"a turn of thread {claim.lease.thread!r} broke: {place_of(error)}"))

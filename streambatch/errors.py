@@ -21,6 +21,9 @@ LeaseLost          nobody's              no: somebody else has the thread now; w
 from __future__ import annotations
 
 from datetime import timedelta
+from math import isfinite
+
+LONGEST_RETRY = 7 * 86_400.0
 
 
 class StreambatchError(Exception):
@@ -106,7 +109,7 @@ class Retry(Exception):
     """Raised by a runner or a deliver callback: try again later, it is nobody's fault.
 
     Args:
-        after: seconds (float) or timedelta until the next try; None means the usual back-off.
+        after: seconds (float) or timedelta until the next try, a week at most; None means the usual back-off.
         count: False gives the attempt back (a busy provider or a rate limit is not the batch's fault).
         reason: why, in one sentence without message content; shown in events, logs and ``explain``.
     """
@@ -115,7 +118,10 @@ class Retry(Exception):
         self.reason = _sentence(reason)
         super().__init__(self.reason or "try again later")
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        self.after = None if seconds is None else max(0.0, float(seconds))
+        if seconds is None or not isfinite(seconds):  # some providers send such a Retry-After
+            self.after = None
+        else:
+            self.after = min(max(0.0, float(seconds)), LONGEST_RETRY)
         self.count = count
 
 
