@@ -237,7 +237,12 @@ class World:
         return self.take(thread, **values)
 
     def verb(self, name: str, turn: Turn, op: str = "", **values: Any) -> Row:
-        """A fenced verb of a turn; its operation id is made of the token unless one is given."""
+        """A fenced verb of a turn; its operation id is made of the token unless one is given.
+
+        A settle's Run has seen the whole batch as it was claimed, unless `upto` says how far it came.
+        """
+        if name == "settle":
+            values.setdefault("upto", turn["last"])
         return self.row(name, turn.thread, token=turn.token, op=op or f"{turn.token}.{name}", **values)
 
     def settle(self, turn: Turn, *turns: str, **values: Any) -> Row:

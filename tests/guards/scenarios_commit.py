@@ -231,7 +231,7 @@ def a_hot_thread_goes_on(w: World) -> None:
     """Life of a thread: what is due when a turn ends is claimed in the same round trip, if that was asked."""
     turn = w.begin("m1")
     w.submit("a", "m2", quiet=-1)
-    row = w.settle(turn, kind="none", claim="c9", nonce="c9")
+    row = w.settle(turn, kind="none", claim="c9")
     assert row[:2] == ["done", "batch"]
     assert w.hash("lease")["token"] == row[2]
     w.call("attach", hands=1)
@@ -270,7 +270,7 @@ def a_lost_verb_claims_nothing(w: World) -> None:
 
 def nothing_due_is_not_claimed(w: World) -> None:
     """Window: a drained thread, a window that is still open, a paused thread and a halt end a turn with done alone."""
-    hot = {"kind": "none", "claim": "c9", "nonce": "c9"}
+    hot = {"kind": "none", "claim": "c9"}
     turn = w.begin("m1")
     said = w.attempt(lambda: w.settle(turn, **hot))
     assert said == ["done"], said
@@ -290,7 +290,7 @@ def a_hot_thread_lets_others_pass(w: World) -> None:
     w.now += 1
     w.submit("a", "m2", quiet=0)
     w.now += 1
-    assert w.settle(turn, kind="none", claim="c9", nonce="c9") == ["done"]
+    assert w.settle(turn, kind="none", claim="c9") == ["done"]
     assert w.index() == ("due", w.now - 1)
 
 
@@ -300,7 +300,7 @@ def a_now_wish_does_not_jump_the_queue(w: World) -> None:
     w.submit("b", "m1", quiet=0)
     w.now += 1
     w.submit("a", "m2", quiet=-1)
-    assert w.settle(turn, kind="none", claim="c9", nonce="c9") == ["done"]
+    assert w.settle(turn, kind="none", claim="c9") == ["done"]
     assert w.index() == ("due", w.now)
 
 

@@ -31,7 +31,7 @@ def _broken(w: World, name: str) -> None:
             turn = w.take(thread)
             if reply:
                 w.settle(turn)
-            items.append({"thread": thread, "token": turn.token, "op": f"{thread}.op"})
+            items.append({"thread": thread, "token": turn.token, "op": f"{thread}.op", "upto": turn["last"]})
         bad, good = (str(item["thread"]) for item in items)
         w.db.delete(w.key(kind, bad))
         w.db.set(w.key(kind, bad), "foreign")
@@ -221,7 +221,7 @@ def a_vanished_group_spoils_no_more(w: World) -> None:
     said = w.attempt(lambda: w.verb("more", turn))
     assert not isinstance(said, Aborted), said.text
     assert len(said) == 3
-    w.settle(turn, kind="none")
+    w.settle(turn, kind="none", upto=said[2][0])
     assert w.length() == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.guards.bench import Aborted, World
+from tests.guards.bench import Aborted, Turn, World
 
 
 def more_joins_the_batch(w: World) -> None:
@@ -118,3 +118,49 @@ def more_carries_foreign_entries(w: World) -> None:
     w.submit("b", "m2")
     said = w.attempt(lambda: w.verb("more", turn))
     assert not isinstance(said, Aborted), said.text
+
+
+# ── what a more() took and the Run never saw: its answer was lost, or came too late ──
+
+
+def _unseen(w: World, *, thread: str = "a") -> Turn:
+    """A turn whose Run knows of m1 only, while m2 and m3 have joined its batch."""
+    turn = w.begin("m1", thread=thread)
+    w.submit(thread, "m2", "m3", size=7)
+    assert len(w.verb("more", turn, op="n1")) == 4
+    return turn
+
+
+def what_no_run_has_seen_stays(w: World) -> None:
+    """I1: a settle acknowledges what its Run has seen; the rest is pinned anew, as a batch of its own."""
+    turn = _unseen(w)
+    assert w.settle(turn, kind="none") == ["done"]
+    assert (w.length(), w.tally("messages"), w.hash("last")["id"]) == (2, 2, turn["last"])
+    again = w.take()
+    assert (w.members(again), again["rev"]) == (["m2", "m3"], "0")
+    assert w.pel() == [again["first"], again["last"]]
+    assert w.call("await", thread="a", entry=turn["last"])[0] == "none"
+    assert w.call("await", thread="a", entry=again["first"]) == ["waiting"]
+    w.settle(again, kind="none")
+    assert (w.length(), w.tally("messages")) == (0, 0)
+
+
+def what_no_run_has_seen_runs_next(w: World) -> None:
+    """I5: what is left is due at once, also right in the settle's answer, and after the reply was delivered."""
+    assert w.settle(_unseen(w), kind="none") == ["done"]
+    assert w.index() == ("due", w.now)
+    assert w.settle(_unseen(w, thread="b"), kind="none", claim="c9")[:2] == ["done", "batch"]
+    w.call("attach", hands=1)
+    turn = _unseen(w, thread="c")
+    assert w.settle(turn) == ["kept", "1"]
+    assert w.verb("delivered", turn) == ["done"]
+    assert w.index("c") == ("due", w.now)
+    assert w.members(w.take("c")) == ["m2", "m3"]
+
+
+def what_no_run_has_seen_is_in_the_window(w: World) -> None:
+    """I1: the window counts what is left, so that typing, run_now and the limits of a thread know of it."""
+    w.settle(_unseen(w), kind="none")
+    assert w.hash("window") == {"n": "2", "b": "0", "f": str(w.now), "q": str(w.now), "w": "0"}
+    assert w.call("touch", thread="a", quiet=-1) == "moved"
+    assert [word for word, _ in w.submit("a", "m4", "m5", max_pending=3)] == ["q", "n"]

@@ -158,7 +158,7 @@ def a_resent_settle_brings_the_next_batch_again(w: World) -> None:
     """Rule 2: the batch that was claimed with a settle is in the answer of its re-send too."""
     turn = w.begin("m1")
     w.submit("a", "m2", quiet=-1)
-    values = {"kind": "none", "claim": "c9", "nonce": "c9"}
+    values = {"kind": "none", "claim": "c9"}
     first = w.settle(turn, op="s", **values)
     assert first[:2] == ["done", "batch"]
     assert w.settle(turn, op="s", **values) == first

@@ -1,4 +1,4 @@
-"""Rows of _turn and of the verbs of a holder: settle, start, checkpoint, renew."""
+"""Rows of _turn, _commit and of the verbs of a holder: settle, start, checkpoint, renew."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from tests.guards import scenarios_heal as heal
 from tests.guards import scenarios_intake as intake
 from tests.guards import scenarios_lease as lease
 from tests.guards import scenarios_look as look
+from tests.guards import scenarios_more as more
 from tests.guards import scenarios_open as o
 from tests.guards import scenarios_turn as s
 from tests.guards.rows import Row
@@ -30,28 +31,6 @@ TURN = (
         "I3: an ended claim's token fences nothing any more."),
     Row("_turn", "redis.call('PEXPIRE', k.lease, 60000)", "", s.a_tombstone_lasts_a_minute,
         "Rule 2, I7: for a minute."),
-    Row("_turn", "#ids ~= tonumber(n) then", "false then", commit.a_remade_group_hides_no_member,
-        "Rule 8, I3: a batch whose group was made anew is deleted all the same, not run again."),
-    Row("_turn", "then ids = redis.call('XRANGE', k.stream, first, last) end", "then ids = {} end",
-        commit.a_remade_group_hides_no_member, "Rule 8, I3: a batch whose group vanished is deleted all the same."),
-    Row("_turn", "if #ids == 0 then return end", "", commit.a_vanished_batch_can_be_settled,
-        "Rule 8: a batch that vanished aborts nothing."),
-    Row("_turn", "redis.pcall('XACK', k.stream, 'runs', unpack(ids))", "", commit.a_settle_leaves_no_pel,
-        "Rule 8, I3: an old id in the PEL would be deleted in place of a new one."),
-    Row("_turn", "redis.call('XDEL', k.stream, unpack(ids))", "", commit.a_settled_batch_is_gone,
-        "I3, P13: a committed message is deleted, or it runs again."),
-    Row("_turn", "count('messages', -#ids)", "", commit.a_settled_batch_is_gone, "I7: what is gone is not counted."),
-    Row("_turn", "'MAXLEN', '~', 128, ", "", commit.outcomes_are_capped, "I7: no unbounded key but `dead`."),
-    Row("_turn", "128, r.last,", "128, r.first,", look.an_outcome_is_found_by_any_member,
-        "I10: whoever awaits the last message of a batch finds its outcome."),
-    Row("_turn", "if done.err then", "if false then", commit.an_outcome_is_written_whatever_is_there,
-        "Rule 8: an outcome is not lost to an id that is too high."),
-    Row("_turn", "redis.call('PEXPIRE', k.reply, retention)", "", commit.a_drained_thread_leaves_what_expires,
-        "I7: outcomes expire."),
-    Row("_turn", "if redis.call('ZSCORE', awaited, thread) then", "if true then", commit.an_outcome_wakes_who_awaits_it,
-        "Rule 10: an outcome nobody awaits wakes nobody."),
-    Row("_turn", "if redis.call('ZSCORE', awaited, thread) then", "if false then",
-        commit.an_outcome_wakes_who_awaits_it, "Rule 10: who awaits an outcome is told."),
     Row("_turn", "redis.call('DEL', k.stream, k.window)", "", commit.a_drained_thread_leaves_what_expires,
         "I7: a drained thread leaves no stream and no window."),
     Row("_turn", "{due, outbox, parked}", "{outbox, parked}", commit.a_drained_reply_leaves_the_outbox,
@@ -68,13 +47,47 @@ TURN = (
         "I7: a finished Run is not counted."),
     Row("_turn", "tombstone(k, op, answer)\n  local", "local", commit.a_hot_thread_goes_on_only_if_asked,
         "I3: the lease ends with the turn."),
-    Row("_turn",
-        "if length > 0 then place(thread, due, window_at(window_of(k.window, length))) else forget(thread, k) end",
-        "forget(thread, k)", commit.what_arrived_is_due_by_its_window, "I1, P8: what arrived during the Run is kept."),
-    Row("_turn", "if length > 0 then", "if true then", commit.a_drained_thread_leaves_what_expires,
+    Row("_turn", "if length == 0 then forget(thread, k) return end", "forget(thread, k) if true then return end",
+        commit.what_arrived_is_due_by_its_window, "I1, P8: what arrived during the Run is kept."),
+    Row("_turn", "if length == 0 then forget", "if false then forget", commit.a_drained_thread_leaves_what_expires,
         "I7: drained is drained."),
-    Row("_turn", "window_at(window_of(k.window, length))", "now", commit.what_arrived_is_due_by_its_window,
-        "I12: what arrived has its window."),
+    Row("_turn", "if w.n == 0 then", "if false then", more.what_no_run_has_seen_is_in_the_window,
+        "I1, I6: a window of 0 over messages hides them from typing, run_now, max_batch and max_pending."),
+    Row("_turn", "if w.n == 0 then", "if true then", commit.what_arrived_is_due_by_its_window,
+        "I12: what arrived keeps its window."),
+    Row("_turn", "w = {n = length, b = 0, f = now, q = now, w = 0}\n", "w = {n = 0, b = 0, f = now, q = now, w = 0}\n",
+        more.what_no_run_has_seen_is_in_the_window, "I1: all of them are in the window."),
+    Row("_turn", "    window_save(k.window, w)\n", "", more.what_no_run_has_seen_is_in_the_window,
+        "I1: the next submit, typing and run_now see them too."),
+    Row("_turn", "place(thread, due, window_at(w))", "place(thread, due, now)",
+        commit.what_arrived_is_due_by_its_window, "I12: what arrived has its window."),
+    Row("_turn", "place(thread, due, window_at(w))", "", more.what_no_run_has_seen_runs_next,
+        "I5, I1: what is left is in an index."),
+)  # fmt: skip
+
+COMMIT = (
+    Row("_commit", "#ids ~= tonumber(n) then", "false then", commit.a_remade_group_hides_no_member,
+        "Rule 8, I3: a batch whose group was made anew is deleted all the same, not run again."),
+    Row("_commit", "then ids = redis.call('XRANGE', k.stream, first, last) end", "then ids = {} end",
+        commit.a_remade_group_hides_no_member, "Rule 8, I3: a batch whose group vanished is deleted all the same."),
+    Row("_commit", "if #ids == 0 then return end", "", commit.a_vanished_batch_can_be_settled,
+        "Rule 8: a batch that vanished aborts nothing."),
+    Row("_commit", "redis.pcall('XACK', k.stream, 'runs', unpack(ids))", "", commit.a_settle_leaves_no_pel,
+        "Rule 8, I3: an old id in the PEL would be deleted in place of a new one."),
+    Row("_commit", "redis.call('XDEL', k.stream, unpack(ids))", "", commit.a_settled_batch_is_gone,
+        "I3, P13: a committed message is deleted, or it runs again."),
+    Row("_commit", "count('messages', -#ids)", "", commit.a_settled_batch_is_gone, "I7: what is gone is not counted."),
+    Row("_commit", "'MAXLEN', '~', 128, ", "", commit.outcomes_are_capped, "I7: no unbounded key but `dead`."),
+    Row("_commit", "128, r.last,", "128, r.first,", look.an_outcome_is_found_by_any_member,
+        "I10: whoever awaits the last message of a batch finds its outcome."),
+    Row("_commit", "if done.err then", "if false then", commit.an_outcome_is_written_whatever_is_there,
+        "Rule 8: an outcome is not lost to an id that is too high."),
+    Row("_commit", "redis.call('PEXPIRE', k.reply, retention)", "", commit.a_drained_thread_leaves_what_expires,
+        "I7: outcomes expire."),
+    Row("_commit", "if redis.call('ZSCORE', awaited, thread) then", "if true then",
+        commit.an_outcome_wakes_who_awaits_it, "Rule 10: an outcome nobody awaits wakes nobody."),
+    Row("_commit", "if redis.call('ZSCORE', awaited, thread) then", "if false then",
+        commit.an_outcome_wakes_who_awaits_it, "Rule 10: who awaits an outcome is told."),
 )  # fmt: skip
 
 SETTLE = (
@@ -92,6 +105,8 @@ SETTLE = (
     Row("settle", "l[1] ~= token or ", "", s.a_late_settle_is_lost, "I3: a zombie commits nothing."),
     Row("settle", " or not r.first then", " then", commit.a_committed_batch_is_committed_once,
         "I3: one commit per message."),
+    Row("settle", "    r.last = upto  -- I1", "    -- I1", more.what_no_run_has_seen_stays,
+        "I1: what a more() took and no Run has seen is not acknowledged."),
     Row("settle", "ack(k, r.first, r.last, r.n)", "", commit.a_settled_batch_is_gone, "I3: settle acknowledges."),
     Row("settle", "redis.call('HSET', k.last, 'id', r.last, 'seq', seq)", "",
         intake.ids_ascend_over_a_new_stream, "I2: the last id outlives its stream."),
@@ -195,4 +210,4 @@ SMALL = (
     Row("renew", "flags=allow-oom", "", heal.a_full_server_drains, "Rule 5, I3: at maxmemory no lease is lost."),
 )  # fmt: skip
 
-ROWS = (*TURN, *SETTLE, *SMALL)
+ROWS = (*TURN, *COMMIT, *SETTLE, *SMALL)
