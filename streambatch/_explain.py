@@ -182,7 +182,7 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
     if f["parked"]:
         return "parked", "the thread is paused; resume it to go on"
     if reply:
-        when = f"is tried again in {left:.1f} s" if left > 0 else "waits for a process with a deliver callback"
+        when = f"is tried again in {left:.1f} s" if left > 0 else "waits: every worker is busy, or no process delivers"
         return "undelivered", f"the reply was not delivered ({f.get('run.tries')} tries so far); it {when}{_why(f)}"
     if "run.first" in f:
         if left > 0:

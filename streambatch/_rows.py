@@ -82,7 +82,7 @@ class Handover:
     lease: Lease
     attempted: float
     left: float
-    tries: int
+    attempt: int
     sequence: int
     data: bytes
 

@@ -9,14 +9,14 @@ local function grant(thread, k, r, phase, claim, nonce)
   redis.call('HSET', k.last, 'fence', fence)
   redis.call('PERSIST', k.last)
   redis.call('HSET', k.run, 'fence', fence)
-  redis.call('HINCRBY', k.run, 'claims', 1)
+  r.claims = tostring(redis.call('HINCRBY', k.run, 'claims', 1))
   place(thread, phase == 'run' and due or outbox, now + ttl, true)
   return token, fence
 end
 
 -- The members are read by XRANGE first last, together with `start`: content need not pass through Lua.
 local function row_of(k, r, phase, token, fence, left)
-  if phase == 'reply' then return {'reply', token, fence, left, r.tries or '0', r.seq or '0', r.batch or '', r.reply} end
+  if phase == 'reply' then return {'reply', token, fence, left, r.claims, r.seq or '0', r.batch or '', r.reply} end
   local head = read('HMGET', k.head, 'kind', 'state')
   local turns = history == '1' and read('LRANGE', k.log, 0, -1) or {}
   local row = {'batch', token, fence, left, r.first, r.last, r.rev, tostring(r.attempts), r.cp and '1' or '0', r.cp or '',

@@ -5,9 +5,9 @@ local function take(thread, k, claim, nonce)
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'claim', 'deadline', 'ttl', 'phase')
   local v = read('HMGET', k.run, 'first', 'last', 'n', 'rev', 'attempts', 'at', 'delay', 'reply', 'tries', 'seq', 'batch',
-    'fence', 'cp')
+    'fence', 'cp', 'claims')
   local r = {first = v[1], last = v[2], n = v[3], rev = v[4], attempts = v[5], at = tonumber(v[6] or 0),
-    delay = tonumber(v[7] or 0), reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13]}
+    delay = tonumber(v[7] or 0), reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13], claims = v[14]}
   local length, w = read('XLEN', k.stream), nil
   read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then place(thread, due, now + 1000) return {'broken', bad} end
@@ -49,6 +49,8 @@ local function go_on(thread, k, claim, nonce, row)
   if redis.call('HGET', k.lease, 'claim') ~= claim then  -- else this is a re-send, and the claim was granted before
     local at, first = redis.call('ZSCORE', due, thread), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
     if not at or tonumber(at) > now or tonumber(first) < tonumber(at) then return row end
+    local reply = hands == '1' and redis.call('ZRANGE', outbox, 0, 0, 'WITHSCORES')[2]
+    if reply and tonumber(reply) < tonumber(at) then return row end
   end
   local taken = take(thread, k, claim, nonce)
   if taken[1] ~= 'batch' and taken[1] ~= 'reply' then return row end

@@ -24,7 +24,7 @@ while letter and j < #letter[2] do
 end
 word = not letter and 'gone' or f.k == 'reply' and active and 'busy' or 'redriven'
 if word == 'redriven' and f.k == 'reply' then
-  redis.call('HSET', run, 'reply', f.reply, 'batch', f.b, 'seq', f.seq, 'tries', 0, 'fence', f.fence)
+  redis.call('HSET', run, 'reply', f.reply, 'batch', f.b, 'seq', f.seq, 'tries', 0, 'claims', 0, 'fence', f.fence)
   count('runs', 1)
   place(f.t, outbox, now)
 elseif word == 'redriven' then

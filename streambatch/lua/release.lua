@@ -14,7 +14,8 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
   elseif l[2] == op then row = {l[3]}
   elseif l[1] == token and (r[2] or r[3]) then
     row = {'released'}
-    if give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
+    if r[3] then redis.call('HINCRBY', k.run, 'claims', -1)
+    elseif give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
     redis.call('HSET', k.run, 'at', now + delay, 'delay', delay, 'why', why)
     tombstone(k, op, 'released')
     place(thread, r[3] and outbox or due, now + delay)

@@ -30,7 +30,8 @@ while a <= #ARGV do
     count('batches', 1)
     if kind == 'answered' and (delivers or hands == '1') then
       redis.call('DEL', k.run)
-      redis.call('HSET', k.run, 'reply', reply, 'batch', batch, 'seq', seq, 'tries', 0, 'fence', r.fence)
+      redis.call('HSET', k.run, 'reply', reply, 'batch', batch, 'seq', seq, 'tries', 0, 'fence', r.fence,
+        'claims', hands)  -- I8: a hand-over counts when it begins; this process begins the first one now
       if hands == '1' then
         row = {'kept', tostring(seq)}
         redis.call('HSET', k.lease, 'op', op, 'answer', 'kept ' .. seq, 'phase', 'reply', 'deadline', now + ttl, 'ttl', ttl)

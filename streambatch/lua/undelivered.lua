@@ -26,6 +26,7 @@ for i = 0, (#ARGV - 15) / 7 - 1 do
       finish(thread, k, op, 'dead ' .. tries)
     else
       if word == 'full' then delay = 60000 end
+      if counted == '0' then redis.call('HINCRBY', k.run, 'claims', -1) end
       redis.call('HSET', k.run, 'tries', tries, 'at', now + delay, 'delay', delay, 'why', reason)
       tombstone(k, op, word .. ' ' .. tries)
       place(thread, outbox, now + delay)
