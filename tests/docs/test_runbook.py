@@ -53,6 +53,7 @@ THREADS: list[dict[str, str]] = [
     {"outbox": "998000", **REPLY},
     {"length": "2", "parked": "998000"},
     {"length": "2"},
+    {"length": "2", "foreign": "window."},
 ]
 
 
