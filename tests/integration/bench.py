@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from streambatch import _connect
 from streambatch._desk import Desk
 from streambatch._events import Event
 from streambatch._keys import Keys
-from streambatch._messages import Answer, Batch, Reply, encode_message
+from streambatch._messages import Answer, Batch, Message, Reply, encode_message
 from streambatch._ports import Codec, Plain
 from streambatch._rows import Claimed, Handover, NotNow, Work
 from streambatch._scripts import Call, Refused, Wire
@@ -155,6 +156,7 @@ class Side:
         self.producer = self.store.producer
         self.number = 0
         self.seen: dict[str, Batch] = {}
+        self.takes: dict[str, int] = {}
         self.desk = Desk(self.store)
         self.wire = self._watched(self.store.wire())
         inside: Any = self.store
@@ -279,6 +281,15 @@ class Side:
     async def texts(self, work: Work) -> tuple[str, ...]:
         """The texts of a batch."""
         return tuple(message.text for message in (await self.batch(work)).messages)
+
+    async def more(self, work: Work, *, heard: bool = True) -> tuple[int, tuple[Message, ...]]:
+        """What arrived meanwhile joins the batch. Unheard, the answer was lost: the next call asks for the same."""
+        token = work.lease.token
+        known, number = self.seen.get(token) or await self.batch(work), self.takes.get(token, 0) + 1
+        revision, found = await self.store.more(work.lease, number)
+        if heard:
+            self.takes[token], self.seen[token] = number, replace(known, messages=known.messages + found)
+        return revision, found
 
     async def settle(
         self, work: Work, text: str = "answer", *, go_on: bool = False, **answer: Any

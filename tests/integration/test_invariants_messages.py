@@ -58,7 +58,7 @@ async def test_i1_any_id_goes_through_a_whole_life(still: Bench, thread: str) ->
 
 async def test_i2_two_messages_in_one_millisecond_keep_their_order(still: Bench) -> None:
     """A standing clock: two hundred messages of one millisecond, in one call and in many."""
-    side = await still.side(max_batch=500)
+    side = await still.side(max_batch=400)
     names = [str(n) for n in range(200)]
     stored = await side.submit("t", *names)
     for name in ("200", "201"):

@@ -32,7 +32,8 @@ class Walk:
         self.history = History()
         self.threads = self.chance.sample(HOSTILE, 3)
         self.claims: list[tuple[Side, Work | Handover]] = []
-        self.batches: dict[str, tuple[str, ...]] = {}
+        self.batches: dict[str, tuple[str, ...]] = {}  # what the Run of a token has seen
+        self.taken: dict[str, tuple[str, ...]] = {}  # and what is in its batch
         self.count = 0
         self.steps: list[Callable[[Side, str], Awaitable[None]]] = [
             *[self.submit] * 4, *[self.take] * 4, *[self.settle] * 3, *[self.delivered] * 3, self.undelivered,
@@ -123,7 +124,9 @@ class Walk:
     async def bury(self, side: Side, thread: str) -> None:
         """A batch fails for good."""
         if (pair := self.held(Work)) and await self.quietly(pair[0].store.bury(pair[1].lease, "", "why")):
-            self.history.dead[pair[1].lease.thread].append(self.batches.pop(pair[1].lease.token, ()))
+            token = pair[1].lease.token
+            names = self.batches.pop(token, ())
+            self.history.dead[pair[1].lease.thread].append(self.taken.pop(token, names))
 
     async def start(self, side: Side, thread: str) -> None:
         """A Run begins."""
@@ -131,15 +134,17 @@ class Walk:
             await self.quietly(pair[0].store.start(pair[1]))
 
     async def more(self, side: Side, thread: str) -> None:
-        """The runner takes what arrived meanwhile."""
-        if pair := self.held(Work):
-            token = pair[1].lease.token
+        """The runner takes what arrived meanwhile; sometimes it never hears of it."""
+        if (pair := self.held(Work)) and isinstance(work := pair[1], Work):
+            token, heard = work.lease.token, self.chance.random() < 0.7
             try:
-                _, found = await pair[0].store.more(pair[1].lease, self.chance.randint(1, 10**6))
+                _, found = await pair[0].more(work, heard=heard)
             except LeaseLost:
                 return
             if token in self.batches:
-                self.batches[token] += tuple(message.id for message in found)
+                self.taken[token] = self.batches[token] + tuple(message.id for message in found)
+                if heard:
+                    self.batches[token] = self.taken[token]
 
     async def checkpoint(self, side: Side, thread: str) -> None:
         """The runner keeps something."""
