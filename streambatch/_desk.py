@@ -6,8 +6,10 @@ dead letters), never in a repr.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from . import _scripts as scripts
 from ._explain import DeadLetterInfo, Explanation, Stats, ThreadInfo, explain
@@ -31,6 +33,7 @@ class Desk:
         self._store = store
         self._producer = f"{store.producer}-desk"
         self._number = 0
+        self._lock = asyncio.Lock()
 
     async def look(self, thread: str) -> dict[str, str]:
         """Everything there is to say about a thread, by name."""
@@ -91,7 +94,8 @@ class Desk:
         """A page of threads of an index: due, outbox or parked, most urgent first."""
         if state not in ("due", "outbox", "parked"):
             raise UsageError(f"state={state!r} is none of 'due', 'outbox', 'parked'")
-        if not (offset >= 0 and 1 <= count <= 1_000):
+        whole = all(isinstance(cast("object", n), int) for n in (offset, count))
+        if not (whole and offset >= 0 and 1 <= count <= 1_000):
             raise UsageError("offset >= 0 and 1 <= count <= 1,000")
         found: list[ThreadInfo] = []
         for p in range(self._store.keys.partitions):
@@ -103,6 +107,8 @@ class Desk:
 
     async def dead(self, count: int, after: str | None) -> tuple[DeadLetterInfo, ...]:
         """Dead letters, oldest first, after the id *after*."""
+        if not 1 <= count <= 1_000:
+            raise UsageError(f"count={count!r}: 1 to 1,000 are possible")
         found: list[DeadLetterInfo] = []
         place, last = (-1, "") if after is None else _split(after)
         for p in range(self._store.keys.partitions):
@@ -145,6 +151,11 @@ class Desk:
             return "gone"
         fields = rows[0][1]
         thread = dict(zip(fields[::2], fields[1::2], strict=True))[b"t"].decode()
+        async with self._lock:  # numbers must arrive in order
+            return await self._redrive(p, entry, thread)
+
+    async def _redrive(self, p: int, entry: str, thread: str) -> str:
+        store = self._store
         self._number += 1
         keys = [*store.keys.shared(p), store.keys.producer(p, self._producer)]
         keys += store.keys.some(p, thread, ("stream", "window", "run", "last"))
@@ -184,7 +195,7 @@ def flat(rows: list[Any]) -> list[Any]:
 
 
 def _split(letter: str) -> tuple[int, str]:
-    partition, slash, entry = letter.partition("/")
-    if not slash or not partition.isdigit() or not entry.replace("-", "", 1).isdigit():
+    partition, _, entry = letter.partition("/")
+    if not re.fullmatch(r"[0-9]{1,4}/[0-9]{1,20}-[0-9]{1,20}", letter):
         raise UsageError(f"{letter!r} is not the id of a dead letter (like '0/1732371234567-0')")
     return int(partition), entry

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from ._messages import Reply
 from ._rows import Outcome
+from ._settings import Seconds, seconds
 from ._store import Store
 from .errors import QueueClosed, ReplyExpired
 
@@ -88,11 +90,11 @@ class Receipt:
     outcome: str
     _echo: Echo = field(repr=False, compare=False)
 
-    async def reply(self, timeout: float | None = None) -> Reply | None:
+    async def reply(self, timeout: Seconds | None = None) -> Reply | None:
         """The Reply of the Run that consumed this message, from any process; None if the runner answered nothing.
 
         Args:
-            timeout: seconds to wait; None waits for ever.
+            timeout: seconds (float) or timedelta to wait; None waits for ever.
 
         Raises:
             DeadLettered: the batch failed for good.
@@ -104,7 +106,7 @@ class Receipt:
         """
         if self.outcome == "dropped":
             raise ReplyExpired("the message was dropped (older than max_age); there is no reply")
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + seconds("timeout", timeout, 0, inf)
         found = await self._echo.outcome(self.thread, self.id, deadline)
         if found.kind == "gone":
             raise ReplyExpired

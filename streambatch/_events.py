@@ -21,7 +21,7 @@ Lost            a lease ended under a running worker; another process has the th
 Repaired        a thread's keys disagreed (deleted or foreign data) and were put in order
 StoreAway       the server does not answer; everything waits
 StoreBack       it answers again, after ``seconds``
-Warned          something at start deserves an operator's attention
+Warned          something deserves an operator's attention: the server's set-up at start, or a bug of ours
 =============== ==============================================================================================
 """
 

@@ -65,7 +65,7 @@ class Keeper:
 
     Args:
         store: to renew with.
-        ttl: the lease in seconds; the clock of the loop.
+        ttl: the lease in seconds.
     """
 
     def __init__(self, store: Store, ttl: float) -> None:

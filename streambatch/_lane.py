@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._retry import reconnect
-from ._scripts import Arg, Call, Refused, Script, Wire
+from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
 from .errors import StoreError, StreambatchError, UsageError
 
 Row = list[Any]
@@ -37,6 +37,7 @@ class Request:
     keys: Sequence[str]
     argv: Sequence[Arg]
     until: float
+    size: int = 0
     answer: asyncio.Future[Row] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -51,6 +52,7 @@ class Lane:
     """
 
     MOST = 512
+    MOST_BYTES = 4 * 1024 * 1024
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Lane:
         self._waiting: deque[Request] = deque()
         self._arrived = asyncio.Event()
         self._tries = 0
+        self._most = self.MOST
 
     def put(self, request: Request) -> asyncio.Future[Row]:
         """Send *request* with the next exchange."""
@@ -80,13 +83,22 @@ class Lane:
                 if not self._waiting:
                     self._arrived.clear()
                     await self._arrived.wait()
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.MOST))]
-                batch = [request for request in batch if not request.answer.done()]
+                batch = self._next()
                 if batch:
                     await self._flush(batch)
         finally:
             await self._wire.close()
             self.fail(StoreError("the queue is closed"))
+
+    def _next(self) -> list[Request]:
+        batch: list[Request] = []
+        size = 0
+        while self._waiting and len(batch) < self._most and size < self.MOST_BYTES:
+            request = self._waiting.popleft()
+            if not request.answer.done():
+                batch.append(request)
+                size += request.size
+        return batch
 
     def fail(self, error: StoreError) -> None:
         """Answer everything that still waits with *error*."""
@@ -125,6 +137,7 @@ class Lane:
             await self._again(passing, reason)
         else:
             self._tries = 0
+            self._most = self.MOST
             self._away(None)
 
     async def _apart(self, batch: list[Request], error: Exception) -> None:
@@ -151,6 +164,8 @@ class Lane:
         _fail(late, error)
         self._waiting.extendleft(reversed([request for request in batch if request.until > now]))
         self._tries += 1
+        if isinstance(error, Unreachable) and error.sent and self._tries > 1:
+            self._most = max(1, len(batch) // 2)  # one request that the server never takes must fail alone
         await asyncio.sleep(reconnect(self._tries, random.random()))
 
     def _call(self, group: list[Request]) -> Call:

@@ -61,6 +61,8 @@ class Part:
                 raise UsageError("a text part has text and nothing else")
         elif self.text is not None or bool(self.url) == bool(self.file_id):
             raise UsageError(f"an {self.type} part has either url or file_id")
+        elif not all(isinstance(cast("object", name), str | None) for name in (self.url, self.file_id)):
+            raise UsageError(f"url and file_id of an {self.type} part are str")
         elif self.url and not self.url.startswith(("http://", "https://")):
             raise UsageError("a part's url must be http(s); blobs and data URLs are not stored in the queue")
 
@@ -101,10 +103,10 @@ def id_of(value: object, what: str) -> str:
     """Check a thread or message id: ``str | int``, 1 to 256 bytes; returns it as str."""
     if isinstance(value, str) and value.isascii() and 0 < len(value) <= MAX_ID_BYTES:
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**40:
         return str(value)
     if not isinstance(value, str):
-        raise UsageError(f"{what} is str or int, not {type(value).__name__}")
+        raise UsageError(f"{what} is str or int (of at most 40 digits), not {type(value).__name__}")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:

@@ -132,7 +132,11 @@ def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
 
 
 def messages_of(setting: Setting, thread: str, entries: Sequence[Entry]) -> tuple[Message, ...]:
-    """Entries of a stream as messages; fields of a later release are passed over, and their order does not matter."""
+    """Entries of a stream as messages; fields of a later release are passed over.
+
+    Under this layout the first five fields keep their places (v, id, author, size, m): the scripts read author and size
+    by position. Here their order does not matter.
+    """
     found: list[Message] = []
     for raw, fields in entries:
         if fields[2::2] == _FIELDS:

@@ -48,6 +48,8 @@ class Settings:
         max_batch: messages at which a batch is due at once, and the most in one Run. Defaults to 50, at most 400.
         max_batch_bytes: the same in bytes of stored messages. Defaults to 256 KiB.
         max_message_bytes: larger messages are refused (TooLarge). Defaults to 64 KiB.
+        max_answer_bytes: the same for what a runner makes: an answer, its state, a turn, a checkpoint. Defaults to
+            1 MiB.
         max_pending: messages of one thread that may wait; then QueueFull. Defaults to 1,000.
         max_pending_bytes: the same in bytes. Defaults to 4 MiB.
         lease: seconds a worker holds a thread without renewing; renewed every third. Defaults to 30 s.
@@ -78,6 +80,7 @@ class Settings:
     max_batch: int = 50
     max_batch_bytes: int = 256 * 1024
     max_message_bytes: int = 64 * 1024
+    max_answer_bytes: int = 1024 * 1024
     max_pending: int = 1_000
     max_pending_bytes: int = 4 * 1024 * 1024
     lease: float = 30.0
@@ -111,6 +114,7 @@ class Settings:
             max_batch: int = ...,
             max_batch_bytes: int = ...,
             max_message_bytes: int = ...,
+            max_answer_bytes: int = ...,
             max_pending: int = ...,
             max_pending_bytes: int = ...,
             lease: Seconds = ...,
@@ -176,6 +180,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_batch": (1, 400),  # a batch must fit into one dead letter, and Lua unpacks 8,000 values at most
     "max_batch_bytes": (1, 16 * 1024 * 1024),
     "max_message_bytes": (1, 16 * 1024 * 1024),
+    "max_answer_bytes": (1, 64 * 1024 * 1024),
     "max_pending": (1, 1_000_000),
     "max_pending_bytes": (1, 1024**3),
     "lease": (0.3, 3_600),
@@ -200,6 +205,7 @@ _WHOLE = frozenset(
         "max_batch",
         "max_batch_bytes",
         "max_message_bytes",
+        "max_answer_bytes",
         "max_pending",
         "max_pending_bytes",
         "concurrency",

@@ -35,7 +35,7 @@ from ._rows import Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, clai
 from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
 from ._settings import Settings, ms
 from ._submit import Replicated, Stored, Submission
-from .errors import LeaseLost, StoreError
+from .errors import LeaseLost, StoreError, TooLarge
 
 PRODUCER_TTL = 86_400_000
 TRIES = 5
@@ -44,6 +44,10 @@ AWAITED = (
     " callback, and their threads with them (docs/runbook.md)"
 )
 _NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "more")
+
+
+class Foreign(StoreError):
+    """A key of a thread has a type that is not ours."""
 
 
 class Store:
@@ -138,14 +142,15 @@ class Store:
 
     async def _ask(self, script: Script, partition: int, keys: Sequence[str], *argv: Arg, wait: float) -> Row:
         until = asyncio.get_running_loop().time() + wait
-        return await self.lanes[partition].put(Request(script, keys, argv, until))
+        size = sum([len(value) for value in argv if isinstance(value, bytes)])
+        return await self.lanes[partition].put(Request(script, keys, argv, until, size))
 
     async def _held(self, script: Script, lease: Lease, *argv: Arg, keys: Sequence[str] | None = None) -> Row:
         row = await self._ask(script, lease.partition, keys or lease.keys, *argv, wait=2 * lease.ttl)
         if row[0] == b"lost":
             raise LeaseLost(f"the lease of thread {lease.thread!r} ended; another process may have it")
         if row[0] == b"broken":
-            raise StoreError(f"thread {lease.thread!r} has a key of a foreign type: {row[1].decode()}")
+            raise Foreign(f"thread {lease.thread!r} has a key of a foreign type: {row[1].decode()}")
         return row
 
     async def claim(self, partition: int, thread: str) -> Claimed:
@@ -161,12 +166,13 @@ class Store:
         lease, until = work.lease, asyncio.get_running_loop().time() + 2 * work.lease.ttl
         read = Request(None, (), ("XRANGE", lease.keys[0], work.first, work.last), until)
         entries = self.lanes[lease.partition].put(read)
+        entries.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at even if start fails
         row = await self._held(scripts.START, lease, lease.token, keys=lease.keys[2:4])
         return int(row[1]), await entries
 
     async def checkpoint(self, lease: Lease, data: bytes) -> None:
         """Keep a runner's bytes. Raises LeaseLost."""
-        data = self.setting.codec.encode(data, context("checkpoint", lease.thread))
+        data = self._sized(self.setting.codec.encode(data, context("checkpoint", lease.thread)), "a checkpoint")
         await self._held(scripts.CHECKPOINT, lease, lease.token, data, keys=lease.keys[2:4])
 
     async def more(self, lease: Lease, number: int) -> tuple[int, tuple[Message, ...]]:
@@ -187,10 +193,15 @@ class Store:
         said = bool(answer.text or answer.parts)
         now, claim = asyncio.get_running_loop().time(), self.next_claim() if go_on else ""
         encode = self.setting.codec.encode
-        data = encode(encode_reply(reply), context("reply", lease.thread)) if said else b""
+        sized = self._sized
+        data = sized(encode(encode_reply(reply), context("reply", lease.thread)), "the answer") if said else b""
         stateful = answer.state is not None
-        state = encode(to_json(answer.state, "Answer.state"), context("state", lease.thread)) if stateful else b""
-        turns = [encode(to_json(turn, "Answer.turns"), context("turn", lease.thread)) for turn in answer.turns]
+        state = to_json(answer.state, "Answer.state") if stateful else b""
+        state = sized(encode(state, context("state", lease.thread)), "Answer.state") if stateful else b""
+        turns = [
+            sized(encode(to_json(turn, "Answer.turns"), context("turn", lease.thread)), "a turn")
+            for turn in answer.turns
+        ]
         row = await self._held(
             scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}s", last.entry,
             "answered" if said else "none", data, batch.id, kind, int(stateful), state, answer.forget, claim,
@@ -235,6 +246,11 @@ class Store:
             scripts.RENEW, lease.partition, lease.keys[2:3], lease.thread, lease.token, ms(lease.ttl), wait=lease.ttl
         )
         return row[0] == b"renewed"
+
+    def _sized(self, data: bytes, what: str) -> bytes:
+        if len(data) > self.settings.max_answer_bytes:
+            raise TooLarge(f"{what} has {len(data)} bytes; max_answer_bytes is {self.settings.max_answer_bytes}")
+        return data
 
     def _next(self, row: Row, lease: Lease, now: float) -> Claimed | None:
         found = claimed(row[1:], lease, now) if len(row) > 1 else None

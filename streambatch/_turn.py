@@ -49,7 +49,7 @@ from ._rows import Claimed, Handover, Work, order
 from ._run import LiveRun, answer_of
 from ._settings import Settings
 from ._shield import raise_ours, to_the_end
-from ._store import Store
+from ._store import Foreign, Store
 from .errors import DeadLetter, LeaseLost, Retry, StoreError, StreambatchError
 
 
@@ -83,7 +83,7 @@ class Turn:
         self.quiet = False
 
     async def go(self, claim: Claimed | None) -> None:
-        """Turn after turn, until the thread is out of our hands. Raises only cancellation."""
+        """Turn after turn, until the thread is out of our hands."""
         while isinstance(claim, Work | Handover):
             following: Claimed | None = None
             try:
@@ -216,7 +216,7 @@ class Turn:
     async def _stumbled(self, claim: Work | Handover, error: StreambatchError) -> None:
         """The server failed under a turn, or a key is foreign: repair, and let the due index find the thread again."""
         try:
-            if "foreign type" in str(error):
+            if isinstance(error, Foreign):
                 self._emit(Repaired(claim.lease.thread, await self._store.repair(claim.lease.thread)))
         except StreambatchError:
             return

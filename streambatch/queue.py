@@ -261,8 +261,7 @@ class BatchQueue:
         s = self.settings
         given = "" if message_id is None else id_of(message_id, "message_id")
         who = "" if author is None else id_of(author, "author")
-        if sent_at is not None and sent_at.tzinfo is None:
-            raise UsageError("sent_at has no time zone; give an aware datetime")
+        self._checked(sent_at, metadata)
         quiet = s.debounce_of(thread) if debounce is None else seconds("debounce", debounce)
         data = encode_message(content_of(content), sent_at, metadata or {})
         if len(data) > s.max_message_bytes:
@@ -272,6 +271,13 @@ class BatchQueue:
         size = len(data) + len(given) + len(who)
         memory = ms(s.dedup_window) if given else 0
         return Entry(thread, given, memory, who, size, ms(s.max_wait), -1 if now else ms(quiet), data)
+
+    @staticmethod
+    def _checked(sent_at: object, metadata: object) -> None:
+        if sent_at is not None and (not isinstance(sent_at, datetime) or sent_at.tzinfo is None):
+            raise UsageError("sent_at is an aware datetime (with a time zone)")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise UsageError(f"metadata is a mapping of JSON data, not {type(metadata).__name__}")
 
     def _stale(self, sent_at: datetime | None) -> bool:
         return (
