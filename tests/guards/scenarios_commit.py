@@ -87,7 +87,8 @@ def a_reply_waits_for_delivery(w: World) -> None:
     turn = w.begin("m1")
     w.row("checkpoint", token=turn.token, data="C")
     assert w.settle(turn) == ["kept", "1"]
-    assert w.hash("run") == {"reply": "R", "batch": "B", "seq": "1", "tries": "0", "fence": str(turn.fence)}
+    run = {"reply": "R", "batch": "B", "seq": "1", "tries": "0", "claims": "1", "fence": str(turn.fence)}
+    assert w.hash("run") == run
     assert w.hash("lease")["phase"] == "reply"
     assert w.index() == ("outbox", w.now + 30_000)
     assert w.verb("delivered", turn) == ["done"]

@@ -158,14 +158,14 @@ def the_row_brings_what_a_run_needs(w: World) -> None:
 
 
 def a_reply_row_is_complete(w: World) -> None:
-    """I17: a reply is handed over with its tries, sequence, batch and bytes, under a lease of the outbox."""
+    """I17: a reply is handed over with its number, sequence, batch and bytes, under a lease of the outbox."""
     w.reply()
     turn = w.take()
-    assert turn.row[:1] + turn.row[3:] == ["reply", 30_000, "0", "1", "B", "R"]
+    assert turn.row[:1] + turn.row[3:] == ["reply", 30_000, "1", "1", "B", "R"]
     assert (w.index(), w.hash("lease")["phase"]) == (("outbox", w.now + 30_000), "reply")
     w.db.hdel(w.key("run"), "tries", "seq", "batch")
     w.now += 30_000
-    assert w.take().row[4:] == ["0", "0", "", "R"]
+    assert w.take().row[4:] == ["2", "0", "", "R"]
 
 
 # ── who, and when ──

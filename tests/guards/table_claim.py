@@ -6,6 +6,7 @@ from tests.guards import scenarios_commit as commit
 from tests.guards import scenarios_heal as heal
 from tests.guards import scenarios_lease as s
 from tests.guards import scenarios_open as o
+from tests.guards import scenarios_reply as reply
 from tests.guards import scenarios_turn as turn
 from tests.guards.rows import Row
 
@@ -90,6 +91,14 @@ TAKE = (
     Row("_take", "if not at or ", "if ", commit.nothing_due_is_not_claimed, "Rule 1: a drained thread aborts nothing."),
     Row("_take", " or tonumber(first) < tonumber(at)", "", commit.a_hot_thread_lets_others_pass,
         "I12: hot threads do not starve others."),
+    Row("_take", "local reply = hands == '1' and redis", "local reply = redis", reply.a_hot_thread_lets_replies_pass,
+        "I12: replies that this process does not deliver hold no thread up."),
+    Row("_take", "if reply and tonumber(reply) < tonumber(at) then return row end", "",
+        reply.a_hot_thread_lets_replies_pass, "I12: hot threads do not starve deliveries."),
+    Row("_take", "if reply and ", "if ",
+        reply.a_hot_thread_that_waited_as_long_goes_on, "Rule 1: an empty outbox aborts nothing."),
+    Row("_take", "tonumber(reply) < tonumber(at)", "tonumber(reply) <= tonumber(at)",
+        reply.a_hot_thread_that_waited_as_long_goes_on, "I12: who has waited as long goes on."),
 )  # fmt: skip
 
 PIN = (
@@ -163,8 +172,10 @@ GRANT = (
         "I2: ids and fences are remembered as long as the thread is active."),
     Row("_grant", "redis.call('HSET', k.run, 'fence', fence)", "", s.a_fence_is_written_in_full,
         "Rule 3: the next claim's fence is greater than this one's."),
-    Row("_grant", "redis.call('HINCRBY', k.run, 'claims', 1)", "", s.claims_and_attempts_are_counted_apart,
-        "I8: claims are counted apart from attempts."),
+    Row("_grant", "tostring(redis.call('HINCRBY', k.run, 'claims', 1))", "r.claims or '0'",
+        reply.a_hand_over_counts_when_it_begins, "I8: a delivery that kills its process counts."),
+    Row("_grant", "r.claims = tostring(redis.call('HINCRBY', k.run, 'claims', 1))", "r.claims = '1'",
+        s.claims_and_attempts_are_counted_apart, "I8: claims are counted apart from attempts."),
     Row("_grant", "phase == 'run' and due or outbox", "due", s.a_reply_row_is_complete,
         "I5: a reply's lease is in the outbox."),
     Row("_grant", "place(thread, phase == 'run' and due or outbox, now + ttl, true)", "", o.a_thread_is_in_one_index,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.guards import scenarios_commit as s
 from tests.guards import scenarios_desk as desk
 from tests.guards import scenarios_heal as heal
+from tests.guards import scenarios_reply as reply
 from tests.guards import scenarios_turn as turn
 from tests.guards.rows import Row
 
@@ -63,6 +64,10 @@ UNDELIVERED = (
         "I8: the thread goes on after a dead reply."),
     Row("undelivered", "'dead ' .. tries", "'dead 7'", turn.a_resent_last_failure_changes_nothing,
         "Rule 2: a re-send is told the same number of tries."),
+    Row("undelivered", "if counted == '0' then", "if false then", reply.an_uncounted_failure_is_no_hand_over,
+        "I8: a failure that is not to count is taken back."),
+    Row("undelivered", "if counted == '0' then", "if true then", reply.an_uncounted_failure_is_no_hand_over,
+        "I8: a failure that counts is not."),
     Row("undelivered", "if word == 'full' then delay = 60000 end", "", s.full_dead_letters_drop_no_reply,
         "I8: full dead letters make no hot loop."),
     Row("undelivered", "'tries', tries, ", "", s.a_reply_dies_at_its_limit, "I8: tries are counted."),

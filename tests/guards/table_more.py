@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.guards import scenarios_heal as heal
 from tests.guards import scenarios_lease as lease
 from tests.guards import scenarios_more as more
+from tests.guards import scenarios_reply as reply
 from tests.guards import scenarios_turn as s
 from tests.guards.rows import Row
 
@@ -17,6 +18,10 @@ RELEASE = (
     Row("release", " and (r[2] or r[3]) then", " then", s.a_release_needs_something_to_release,
         "I5, I7: what vanished is not put back."),
     Row("release", "(r[2] or r[3])", "r[2]", s.a_released_reply_stays_out, "I14: a reply can be given back."),
+    Row("release", "if r[3] then redis", "if false then redis", reply.a_released_hand_over_does_not_count,
+        "I8, I14: a drain uses up no hand-over."),
+    Row("release", "if r[3] then redis", "if true then redis", s.a_resent_release_changes_nothing,
+        "I8, I14: a drain uses up no attempt of a batch."),
     Row("release", "give == '1' and ", "", s.a_release_waits_its_delay, "I8: a failed Run counts."),
     Row("release", " and r[1] == token then", " then", s.a_release_gives_back_its_own_attempt,
         "I8: a claim that started nothing gives nothing back."),

@@ -9,6 +9,7 @@ from tests.guards import scenarios_lease as lease
 from tests.guards import scenarios_look as look
 from tests.guards import scenarios_more as more
 from tests.guards import scenarios_open as o
+from tests.guards import scenarios_reply as reply
 from tests.guards import scenarios_turn as s
 from tests.guards.rows import Row
 
@@ -138,6 +139,10 @@ SETTLE = (
         "I17, I3: a committed batch is no batch any more."),
     Row("settle", "'seq', seq, 'tries', 0, 'fence', r.fence", "'tries', 0", commit.a_reply_waits_for_delivery,
         "I17: a reply carries fence and sequence."),
+    Row("settle", "'claims', hands)", "'claims', 0)", reply.the_first_hand_over_counts_too,
+        "I8: the hand-over under the lease of the Run is the first."),
+    Row("settle", "'claims', hands)", "'claims', 1)", reply.a_hand_over_counts_when_it_begins,
+        "I8: a reply that is left to others was handed over by nobody yet."),
     Row("settle", "      if hands == '1' then", "      if true then", commit.a_left_reply_is_free,
         "I17: deliverers may claim it now."),
     Row("settle", "      if hands == '1' then", "      if false then", commit.a_reply_waits_for_delivery,
