@@ -37,7 +37,7 @@ class Walk:
         self.count = 0
         self.steps: list[Callable[[Side, str], Awaitable[None]]] = [
             *[self.submit] * 4, *[self.take] * 4, *[self.settle] * 3, *[self.delivered] * 3, self.undelivered,
-            self.release, self.bury, self.start, self.more, self.checkpoint, self.renew, self.touch, self.pause,
+            self.release, self.bury, self.start, *[self.more] * 3, self.checkpoint, self.renew, self.touch, self.pause,
             self.resume, self.redrive, self.repair, self.time,
         ]  # fmt: skip
 
@@ -136,7 +136,7 @@ class Walk:
     async def more(self, side: Side, thread: str) -> None:
         """The runner takes what arrived meanwhile; sometimes it never hears of it."""
         if (pair := self.held(Work)) and isinstance(work := pair[1], Work):
-            token, heard = work.lease.token, self.chance.random() < 0.7
+            token, heard = work.lease.token, self.chance.random() < 0.5
             try:
                 _, found = await pair[0].more(work, heard=heard)
             except LeaseLost:
