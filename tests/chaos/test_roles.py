@@ -91,20 +91,23 @@ async def test_closing_ends_the_waits_for_replies(url: str, open_queue: OpenQueu
     """Whoever awaits a reply in a queue that is closed is told so at once; the message is still there."""
     other = await open_queue(url)
     receipts: list[Receipt] = []
-    opened, close = asyncio.Event(), asyncio.Event()
+    opened, waiting, close = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def live() -> None:
         async with BatchQueue(url, namespace=other.namespace, log=False, debounce=0.02) as queue:
             receipts.append(await queue.submit("t", "text", message_id="m"))
             opened.set()
-            await close.wait()
+            await waiting.wait()
+            await queue.stats()  # comes back when the calls before it have: now all of them are asleep
+            close.set()
 
     life = asyncio.create_task(live())
     await opened.wait()
-    waiting = [asyncio.create_task(receipts[0].reply()) for _ in range(3)]
-    await wait_for(lambda: other.pending("t"), "the message")
-    close.set()
-    for ended in await asyncio.gather(*waiting, return_exceptions=True):
+    replies = [asyncio.create_task(receipts[0].reply()) for _ in range(3)]
+    await asyncio.sleep(0)  # each begins
+    waiting.set()
+    await close.wait()
+    for ended in await asyncio.gather(*replies, return_exceptions=True):
         assert isinstance(ended, QueueClosed)
     await life
 
