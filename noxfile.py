@@ -119,7 +119,8 @@ def chat(session: nox.Session) -> None:
     """Hold a conversation in the terminal with a small local model; piped input works too."""
     # With a key the program talks to the provider instead, so the local model is not fetched.
     _install(session, extras=["cli", "embedded"], groups=[], more="" if os.environ.get("OPENAI_API_KEY") else MODEL)
-    session.run("python", "-m", "streambatch", "chat", *session.posargs)
+    # At Ctrl-C the chat finishes the running answer first; nox must not kill it meanwhile.
+    session.run("python", "-m", "streambatch", "chat", *session.posargs, interrupt_timeout=60, terminate_timeout=5)
 
 
 @nox.session

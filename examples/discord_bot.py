@@ -46,6 +46,7 @@ async def echo(batch: sb.Batch) -> str:
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    namespace="discord",
     listeners=[show_typing],
 )
 

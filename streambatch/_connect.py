@@ -28,9 +28,9 @@ from redis.backoff import NoBackoff
 from . import _scripts as scripts
 from ._events import Emit, Warned
 from ._keys import Keys
-from ._scripts import Refused, Wire
+from ._scripts import Wire
 from ._settings import Replicas, Settings
-from .errors import StoreError, UsageError
+from .errors import Refused, StoreError, UsageError
 
 Client = Redis
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}

@@ -20,12 +20,12 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
-from ._events import Emit, Repaired
+from ._events import Emit, Repaired, Warned
 from ._retry import reconnect
 from ._rows import Handover, NotNow, Work
 from ._scripts import Wire
 from ._store import Store
-from .errors import StoreError, StreambatchError
+from .errors import StoreError, StreambatchError, Unreachable
 
 LONGEST = 1.0
 PAGE = 100
@@ -80,6 +80,7 @@ class Due:
         self._skew = 0.0
         self._poll_at = 0.0
         self._fruitless = False
+        self._reported = 0.0
         self.polled: float | None = None
 
     def hint(self, word: str, argument: str) -> None:
@@ -111,7 +112,7 @@ class Due:
                     tries = 0
                 except StreambatchError as error:
                     tries += 1
-                    self._store.heard(error if isinstance(error, StoreError) else None)
+                    self._store.heard(error if isinstance(error, Unreachable) else None)
                     await asyncio.sleep(reconnect(tries, random.random()))
                 else:
                     await self._rest()
@@ -151,18 +152,34 @@ class Due:
 
     async def _claim(self, threads: Sequence[str]) -> int:
         claims = [self._store.claim(self._partition, thread) for thread in threads[: max(0, self._slots.free)]]
-        taken, now = 0, asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
         for _ in claims:  # before the await: the loops of other partitions count the same slots
             self._slots.take()
-        for found in await asyncio.gather(*claims, return_exceptions=True):
-            if isinstance(found, Work | Handover):
-                taken += 1
-                self._start(found)
-                continue
-            self._slots.give()
-            if isinstance(found, NotNow):
-                await self._not_now(found, now)
-        return taken
+        given = 0
+        try:
+            found = await asyncio.gather(*claims, return_exceptions=True)
+            for claim in found:
+                if isinstance(claim, Work | Handover):
+                    given += 1
+                    self._start(claim)
+        finally:
+            for _ in range(len(claims) - given):
+                self._slots.give()
+        for claim in found:
+            if isinstance(claim, NotNow):
+                await self._not_now(claim, now)
+        refusals = [claim for claim in found if isinstance(claim, BaseException)]
+        if refusals:
+            self._report(refusals[0])
+            raise StoreError("a claim failed") from None
+        return given
+
+    def _report(self, error: BaseException) -> None:
+        """A claim that the server refuses is an operator's business; said once a minute."""
+        now = asyncio.get_running_loop().time()
+        if not isinstance(error, Unreachable) and now >= self._reported:
+            self._reported = now + 60
+            self._emit(Warned("claim", f"a thread could not be claimed: {error}"))
 
     async def _not_now(self, found: NotNow, now: float) -> None:
         if found.word == "broken":

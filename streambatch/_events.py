@@ -197,7 +197,16 @@ def emitter(listeners: Iterable[Callable[[Event], object]]) -> Emit:
 
 
 def place_of(error: BaseException) -> str:
-    """An error by type and place, for events and logs; its text may hold content and stays out."""
+    """An error by type and place, for events and logs; its text may hold content and stays out.
+
+    The place is where it was raised and, if that is in a library, the last line of other code on the way there.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place
+    if not frames:
+        return type(error).__name__
+    own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
+    places = [frames[-1], *(own[-1:] if own and own[-1] is not frames[-1] else ())]
+    return f"{type(error).__name__} at " + ", from ".join(f"{Path(f.filename).name}:{f.lineno}" for f in places)
+
+
+_LIBRARIES = ("site-packages", str(Path(logging.__file__).parents[1]), str(Path(__file__).parent), "<frozen")

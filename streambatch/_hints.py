@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ._keys import Keys
 from ._retry import reconnect
 from ._scripts import give_back
 from ._shield import to_the_end
+from .errors import StoreError, Unreachable
 
 Heard = Callable[[int, str, str], None]
 
@@ -32,11 +33,14 @@ class Hints:
         keys: the namespace; its hints channels.
         heard: called with partition, word (due, outbox, reply) and argument; after every (re-)subscription with the
             word ``missed``, because hints may have been.
+        away: told of a lost connection (an error) and of a subscription (None): a process that does nothing else learns
+            here that the server is away, and that it is back.
     """
 
     SILENCE = 30.0
 
-    def __init__(self, client: Redis, keys: Keys, heard: Heard) -> None:
+    def __init__(self, client: Redis, keys: Keys, heard: Heard, away: Callable[[StoreError | None], None]) -> None:
+        self._away = away
         self._pool: Any = client.connection_pool
         self._channels = {keys.of(p, "hints").encode(): p for p in range(keys.partitions)}
         self._heard = heard
@@ -48,8 +52,10 @@ class Hints:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError):
+            except (RedisError, OSError) as error:
                 self.listening.clear()
+                if isinstance(error, ConnectionError | RedisTimeoutError | OSError):
+                    self._away(Unreachable(f"the server does not answer: {type(error).__name__}", sent=False))
                 tries = 1 if tries > 8 else tries + 1
                 await asyncio.sleep(reconnect(tries + 4, random.random()))
 
@@ -86,6 +92,7 @@ class Hints:
             return
         if answer[0] == b"ssubscribe":
             self.listening.set()
+            self._away(None)
             self._heard(self._channels[answer[1]], "missed", "")
         elif answer[0] == b"smessage" and answer[1] in self._channels:
             word, _, argument = answer[2].decode(errors="replace").partition(" ")

@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ._retry import reconnect
-from ._scripts import Refused, Unreachable
 from ._settings import Replicas
 from ._store import Store
 from ._submit import REFUSED, Entry, Replicated, Stored, Submission
@@ -34,9 +33,11 @@ from .errors import (
     OutcomeUnknown,
     QueueClosed,
     QueueFull,
+    Refused,
     ServerAway,
     StoreError,
     StreambatchError,
+    Unreachable,
     UsageError,
 )
 

@@ -9,8 +9,8 @@ a timer.
 
 Requests are idempotent (operation ids, tokens), so when the server does not answer the lane sends the same requests
 again, until each one's own deadline; then its caller gets the StoreError. A cancelled caller changes nothing: what was
-sent was sent, and the fence decides what it means. One refused call (an ACL, a foreign key type of a shared key) fails
-only the requests it carried.
+sent was sent, and the fence decides what it means. One refused call (an ACL, a damaged key) is sent again request by
+request, so that only the bad one fails.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._retry import reconnect
-from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
-from .errors import StoreError, StreambatchError, UsageError
+from ._scripts import Arg, Call, Script, Wire
+from .errors import Refused, StoreError, StreambatchError, Unreachable, UsageError
 
 Row = list[Any]
 
@@ -125,14 +125,17 @@ class Lane:
             return
         passing: list[Request] = []
         reason = StoreError()
+        refused: list[tuple[list[Request], Exception]] = []
         for group, answer in zip(order, answers, strict=True):
             if isinstance(answer, Refused) and answer.passing:
                 passing += group
                 reason = answer
             elif isinstance(answer, Exception):
-                _fail(group, answer)
+                refused.append((group, answer))
             else:
                 _tell(group, answer if group[0].script else [answer])
+        for group, answer in refused:
+            await self._apart(group, answer)
         if passing:
             await self._again(passing, reason)
         else:
@@ -141,8 +144,10 @@ class Lane:
             self._away(None)
 
     async def _apart(self, batch: list[Request], error: Exception) -> None:
+        """What was refused or cannot be sent goes again one by one: one bad thread must not stop others (rule 1)."""
         if len(batch) == 1:
-            _fail(batch, UsageError(f"an argument cannot be sent to the server: {type(error).__name__}"))
+            known = isinstance(error, StreambatchError)
+            _fail(batch, error if known else UsageError(f"an argument cannot be sent: {type(error).__name__}"))
             return
         for request in batch:
             await self._flush([request])

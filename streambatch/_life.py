@@ -64,7 +64,7 @@ class Life:
         )  # fmt: skip
         self.intake = Intake(self.store, s.intake_limit)
         self.desk = Desk(self.store)
-        self.hints = Hints(client, plan.keys, self._heard)
+        self.hints = Hints(client, plan.keys, self._heard, self.store.heard)
         self.echo = Echo(self.store, self.hints.listening.is_set)
         self.keeper = Keeper(self.store, s.lease)
         self.worker: Worker | None = None

@@ -64,51 +64,12 @@ from redis.exceptions import (
 
 from ._keys import SHARED, THREAD
 from ._shield import to_the_end
-from .errors import StoreError, UsageError
+from .errors import Refused, StoreError, Unreachable, UsageError
 
 Arg = str | bytes | int | float
 _UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.MULTILINE)
 _OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
 _TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
-
-
-class Unreachable(StoreError):
-    """The server does not answer."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
-
-
-class Refused(StoreError):
-    """The server answered with an error; the call did nothing.
-
-    Attributes:
-        code: the first word of the server's error.
-        passing: whether the same call may succeed later (loading, full, busy, fail-over).
-    """
-
-    PASSING = frozenset(
-        [
-            "SBNEW",
-            "LOADING",
-            "BUSY",
-            "OOM",
-            "READONLY",
-            "MISCONF",
-            "NOREPLICAS",
-            "MASTERDOWN",
-            "CLUSTERDOWN",
-            "TRYAGAIN",
-            "MOVED",
-            "ASK",
-        ]
-    )
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.passing = code in self.PASSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +162,7 @@ class Wire:
         self._pool: Any = client.connection_pool
         self._limit = limit
         self._held: Any = None
+        self._over = False
         self.sent = False
 
     async def exchange(self, calls: Sequence[Call], extra: float = 0.0) -> list[Any]:
@@ -224,6 +186,8 @@ class Wire:
         return answer
 
     async def _exchange(self, commands: Sequence[Command], extra: float) -> list[Any]:
+        if self._over:
+            raise StoreError("the queue was closed")
         packed = [_pack(command) for command in commands]
         done = self.sent = False
         try:
@@ -255,6 +219,11 @@ class Wire:
             return await self._held.read_response(disable_decoding=True)
         except (ResponseError, BusyLoadingError) as error:
             return error
+
+    async def aclose(self) -> None:
+        """Close for good: an exchange after this is refused, so that nobody opens a connection that nobody closes."""
+        self._over = True
+        await self.close()
 
     async def close(self) -> None:
         """Close the connection and give its place in the pool back; the next exchange opens another."""

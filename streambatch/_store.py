@@ -32,10 +32,10 @@ from ._messages import Answer, Batch, Message, Reply, encode_reply, to_json
 from ._ports import Codec
 from ._retry import reconnect
 from ._rows import Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
-from ._scripts import Arg, Call, Refused, Script, Unreachable, Wire
+from ._scripts import Arg, Call, Script, Wire
 from ._settings import Settings, ms
 from ._submit import Replicated, Stored, Submission
-from .errors import LeaseLost, StoreError, TooLarge
+from .errors import LeaseLost, Refused, StoreError, TooLarge, Unreachable
 
 PRODUCER_TTL = 86_400_000
 TRIES = 5
@@ -264,9 +264,12 @@ class Store:
         while True:
             try:
                 async with self._lock:
-                    return await self._control.call(script, keys, argv)
+                    answer = await self._control.call(script, keys, argv)
+                    self.heard(None)
+                    return answer
             except (Unreachable, Refused) as error:
                 count += 1
+                self.heard(error if isinstance(error, Unreachable) else None)
                 if count == TRIES or (isinstance(error, Refused) and not error.passing):
                     raise
                 if isinstance(error, Refused) and error.code == "SBNEW":
@@ -317,7 +320,7 @@ class Store:
 
     async def aclose(self) -> None:
         """Close the control connection; lanes close their own."""
-        await self._control.close()
+        await self._control.aclose()
 
 
 __all__ = ["PRODUCER_TTL", "Handover", "NotNow", "Store", "Work"]

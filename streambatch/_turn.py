@@ -230,4 +230,6 @@ def _what(error: BaseException) -> str:
     """An error by type and place; its text may hold content and stays out."""
     if isinstance(error, _Pinned):
         return f"this thread's history was made by the runner kind {error}; this process has another kind"
-    return error.reason if isinstance(error, Retry) and error.reason else place_of(error)
+    if isinstance(error, Retry) and error.reason:
+        return error.reason
+    return str(error) if isinstance(error, StreambatchError) else place_of(error)  # our own texts hold no content

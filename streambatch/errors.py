@@ -81,6 +81,45 @@ class StoreError(StreambatchError):
     """The server refused, failed or did not answer."""
 
 
+class Unreachable(StoreError):
+    """The server does not answer."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Refused(StoreError):
+    """The server answered with an error; the call did nothing.
+
+    Attributes:
+        code: the first word of the server's error.
+        passing: whether the same call may succeed later (loading, full, busy, fail-over).
+    """
+
+    PASSING = frozenset(
+        [
+            "SBNEW",
+            "LOADING",
+            "BUSY",
+            "OOM",
+            "READONLY",
+            "MISCONF",
+            "NOREPLICAS",
+            "MASTERDOWN",
+            "CLUSTERDOWN",
+            "TRYAGAIN",
+            "MOVED",
+            "ASK",
+        ]
+    )
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.passing = code in self.PASSING
+
+
 class LeaseLost(StreambatchError):
     """The lease of this thread ended; another process may have it, and this one must write nothing."""
 

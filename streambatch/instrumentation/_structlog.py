@@ -48,5 +48,9 @@ def log_event(event: Event) -> None:
         return
     getattr(_log, level)(
         f"streambatch.{type(event).__name__.lower()}",
-        **{item.name: getattr(event, item.name) for item in fields(event)},
+        **{item.name: _short(getattr(event, item.name)) for item in fields(event)},
     )
+
+
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value

@@ -6,8 +6,8 @@ local function take(thread, k, claim, nonce)
   local l = read('HMGET', k.lease, 'token', 'claim', 'deadline', 'ttl', 'phase')
   local v = read('HMGET', k.run, 'first', 'last', 'n', 'rev', 'attempts', 'at', 'delay', 'reply', 'tries', 'seq', 'batch',
     'fence', 'cp', 'claims')
-  local r = {first = v[1], last = v[2], n = v[3], rev = v[4], attempts = v[5], at = tonumber(v[6] or 0),
-    delay = tonumber(v[7] or 0), reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13], claims = v[14]}
+  local r = {first = v[1], last = v[2], n = v[3], rev = v[4], attempts = v[5], at = tonumber(v[6]) or 0,
+    delay = tonumber(v[7]) or 0, reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13], claims = v[14]}
   local length, w = read('XLEN', k.stream), nil
   read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then place(thread, due, now + 1000) return {'broken', bad} end

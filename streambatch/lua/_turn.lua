@@ -9,8 +9,8 @@ end
 
 -- I3: judged by its own ttl, so that a stepped clock or another process' settings neither keep nor steal a thread.
 local function live(deadline, own_ttl)
-  deadline = tonumber(deadline or 0)
-  return deadline > now and deadline - now <= tonumber(own_ttl)
+  deadline, own_ttl = tonumber(deadline) or 0, tonumber(own_ttl) or 0
+  return deadline > now and deadline - now <= own_ttl
 end
 
 -- The end of a claim: what a re-sent verb must be answered is kept for a minute (rule 2).

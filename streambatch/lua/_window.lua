@@ -3,8 +3,9 @@
 -- A first arrival in the future is a server clock that was stepped back: due now, not in an hour.
 local function window_of(window, length)
   local v = read('HMGET', window, 'n', 'b', 'f', 'q', 'w')
-  if not v[1] then return {n = length, b = 0, f = now, q = now, w = 0} end
-  return {n = tonumber(v[1]), b = tonumber(v[2]), f = tonumber(v[3]), q = tonumber(v[4]), w = tonumber(v[5])}
+  local n, b, f, q, w = tonumber(v[1]), tonumber(v[2]), tonumber(v[3]), tonumber(v[4]), tonumber(v[5])
+  if not (n and b and f and q and w) then return {n = length, b = 0, f = now, q = now, w = 0} end
+  return {n = n, b = b, f = f, q = q, w = w}
 end
 local function window_at(w)
   local at = math.max(math.min(w.q, w.f + w.w), math.min(w.f, now))
