@@ -38,8 +38,11 @@ _LATER = ("sentinel", "cluster", "memory")
 
 
 def masked(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"//([^/@]*):[^/]*@", r"//\1:***@", url)
+    """The URL without anything that could be a password: whatever stands before the last @, and in the query."""
+    scheme, colon, rest = url.partition(":")
+    rest = re.sub(r"(?i)(password|username)=[^&]*", r"\1=***", rest)
+    before, at, after = rest.rpartition("@")
+    return f"{scheme}{colon}{'//***@' if at and before else ''}{after}"
 
 
 def scheme_of(url: object) -> str:
@@ -92,6 +95,7 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Red
             )
         else:
             pool = cast("Any", BlockingConnectionPool).from_url(url, **_common(settings, connections))
+            pool.connection_class(**pool.connection_kwargs)  # an unknown parameter shows itself only here
     except (ValueError, TypeError) as error:
         raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
     return Redis.from_pool(pool), True

@@ -49,8 +49,8 @@ class Slots:
         self.opened.set()
 
     async def wait(self) -> None:
-        """Return when a slot is free."""
-        while self.free <= 0:
+        """Return when a slot may be free."""
+        if self.free <= 0:
             self.opened.clear()
             await self.opened.wait()
 
@@ -81,6 +81,7 @@ class Due:
         self._poll_at = 0.0
         self._fruitless = False
         self._reported = 0.0
+        self._stopping = False
         self.polled: float | None = None
 
     def hint(self, word: str, argument: str) -> None:
@@ -96,12 +97,22 @@ class Due:
         self._poll_at = 0.0
         self._moved.set()
 
+    def stop(self) -> None:
+        """End after the present round; what it still claims is given back."""
+        self._stopping = True
+        self._moved.set()
+        self._slots.opened.set()
+
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until stopped or cancelled."""
         wire, tries, loop = self._store.wire(), 0, asyncio.get_running_loop()
         try:
-            while True:
+            while not self._stopping:
                 await self._slots.wait()
+                if self._stopping:
+                    return
+                if self._slots.free <= 0:
+                    continue
                 try:
                     known = self._known(loop.time())
                     if known:
@@ -159,13 +170,15 @@ class Due:
         try:
             found = await asyncio.gather(*claims, return_exceptions=True)
             for claim in found:
-                if isinstance(claim, Work | Handover):
+                if isinstance(claim, Work | Handover) and not self._stopping:
                     given += 1
                     self._start(claim)
         finally:
             for _ in range(len(claims) - given):
                 self._slots.give()
         for claim in found:
+            if self._stopping and isinstance(claim, Work | Handover):
+                await self._store.release(claim.lease, 0, give_back=True, why="its process was closed")
             if isinstance(claim, NotNow):
                 await self._not_now(claim, now)
         refusals = [claim for claim in found if isinstance(claim, BaseException)]
@@ -190,7 +203,11 @@ class Due:
     async def _rest(self) -> None:
         """Until the next known moment, the next poll, or a hint."""
         loop = asyncio.get_running_loop()
-        while not self._hinted and (left := min([self._poll_at, *self._soon.values()]) - loop.time()) > 0:
+        while (
+            not self._hinted
+            and not self._stopping
+            and (left := min([self._poll_at, *self._soon.values()]) - loop.time()) > 0
+        ):
             self._moved.clear()
             try:
                 async with asyncio.timeout(left):

@@ -53,7 +53,8 @@ class Echo:
         try:
             while not self._closed:
                 heard.clear()
-                found = await self._store.outcome(thread, entry, INTEREST)
+                async with asyncio.timeout_at(deadline):  # also while the server is away
+                    found = await self._store.outcome(thread, entry, INTEREST)
                 if found.kind != "waiting":
                     return found
                 pause = INTEREST / 3 if self._listening() else 1.0

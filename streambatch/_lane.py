@@ -69,6 +69,7 @@ class Lane:
         self._arrived = asyncio.Event()
         self._tries = 0
         self._most = self.MOST
+        self._alone = 0
 
     def put(self, request: Request) -> asyncio.Future[Row]:
         """Send *request* with the next exchange."""
@@ -93,7 +94,9 @@ class Lane:
     def _next(self) -> list[Request]:
         batch: list[Request] = []
         size = 0
-        while self._waiting and len(batch) < self._most and size < self.MOST_BYTES:
+        most = 1 if self._alone else self._most
+        self._alone = max(0, self._alone - 1)
+        while self._waiting and len(batch) < most and size < self.MOST_BYTES:
             request = self._waiting.popleft()
             if not request.answer.done():
                 batch.append(request)
@@ -121,7 +124,7 @@ class Lane:
             _fail(batch, StoreError("the queue is closed"))
             raise
         except Exception as error:  # noqa: BLE001 - an argument that cannot be packed must fail alone
-            await self._apart(batch, error)
+            self._apart(batch, error)
             return
         passing: list[Request] = []
         reason = StoreError()
@@ -135,7 +138,7 @@ class Lane:
             else:
                 _tell(group, answer if group[0].script else [answer])
         for group, answer in refused:
-            await self._apart(group, answer)
+            self._apart(group, answer)
         if passing:
             await self._again(passing, reason)
         else:
@@ -143,14 +146,14 @@ class Lane:
             self._most = self.MOST
             self._away(None)
 
-    async def _apart(self, batch: list[Request], error: Exception) -> None:
+    def _apart(self, batch: list[Request], error: Exception) -> None:
         """What was refused or cannot be sent goes again one by one: one bad thread must not stop others (rule 1)."""
         if len(batch) == 1:
             known = isinstance(error, StreambatchError)
             _fail(batch, error if known else UsageError(f"an argument cannot be sent: {type(error).__name__}"))
             return
-        for request in batch:
-            await self._flush([request])
+        self._waiting.extendleft(reversed(batch))
+        self._alone = len(batch)
 
     async def _again(self, batch: list[Request], error: StoreError) -> None:
         if isinstance(error, Refused) and not error.passing:

@@ -143,10 +143,11 @@ class Life:
     async def stop(self, grace: float) -> None:
         """Senders first, then receivers, then connections."""
         assert self._task is not None
+        until = self.time() + grace
         await self.quiet(grace)
         if not self._task.done():
             with suppress(TimeoutError):
-                async with asyncio.timeout(grace):
+                async with asyncio.timeout_at(until):
                     await self.intake.drained()
         self.echo.close()
         self._stopping.set()
@@ -161,7 +162,10 @@ class Life:
             await attempt_closed(self.client)
         closer = getattr(self._runner, "aclose", None)
         if closer is not None:
-            await closer()
+            try:
+                await closer()
+            except Exception as error:  # noqa: BLE001 - it must not hide why the block ended, nor keep the server up
+                self.emit(Warned("runner", f"the runner's aclose() failed: {place_of(error)}"))
         if self._embedded is not None:
             await self._embedded.aclose()
 

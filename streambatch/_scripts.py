@@ -57,6 +57,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004
     NoPermissionError,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004
@@ -176,6 +177,8 @@ class Wire:
             first = missing[0]
             rest = [call.command(text=i in missing) for i, call in enumerate(calls[first:], first)]
             answers[first:] = await self._exchange(rest, extra)
+        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+            await self.close()  # P16: behind the same address there may be another master by now
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def call(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
@@ -277,6 +280,7 @@ def _ours(error: Exception) -> StoreError | UsageError:
         return Refused(f"the server's ACL refuses a command: {text[:200]}", "NOPERM")
     names = {
         "ReadOnlyError": "READONLY",
+        "NoScriptError": "NOSCRIPT",
         "OutOfMemoryError": "OOM",
         "BusyLoadingError": "LOADING",
         "MasterDownError": "MASTERDOWN",

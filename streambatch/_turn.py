@@ -85,6 +85,9 @@ class Turn:
     async def go(self, claim: Claimed | None) -> None:
         """Turn after turn, until the thread is out of our hands."""
         while isinstance(claim, Work | Handover):
+            if self.quiet:  # granted by a call that was under way when the drain began: nothing was started
+                await to_the_end(self._give_back(claim))
+                return
             following: Claimed | None = None
             try:
                 with self._keeper.hold(claim.lease, claim.attempted, claim.left) as hold:

@@ -17,6 +17,8 @@ from ._shield import raise_ours
 from ._store import Store
 from ._turn import Turn
 
+PATIENCE = 5.0
+
 
 class Loop(Protocol):
     """Something that runs until it is cancelled, and can be run again."""
@@ -25,10 +27,10 @@ class Loop(Protocol):
 
 
 async def kept(loop: Loop, emit: Emit) -> None:
-    """Run *loop* until cancelled; one that fails is a bug of ours: it is reported and started again a second later."""
+    """Run *loop* to its end; one that fails is a bug of ours: it is reported and started again a second later."""
     while True:
         try:
-            await loop.run()
+            return await loop.run()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the loop must go on
             raise_ours(error)
             emit(Warned("bug", f"{type(loop).__name__} failed and is started again: {place_of(error)}"))
@@ -52,7 +54,6 @@ class Worker:
         ]
         self._turn = turn
         self._emit = emit
-        self._group: asyncio.TaskGroup | None = None
         self._turns: set[asyncio.Task[None]] = set()
         self._polls: list[asyncio.Task[None]] = []
         self._over = asyncio.Event()
@@ -63,30 +64,36 @@ class Worker:
 
     async def run(self) -> None:
         """Poll and run turns until ``stop`` has ended them all."""
-        async with asyncio.TaskGroup() as self._group:
-            self._polls = [
-                self._group.create_task(kept(loop, self._emit), name="streambatch due") for loop in self.loops
-            ]
+        async with asyncio.TaskGroup() as group:
+            self._polls = [group.create_task(kept(loop, self._emit), name="streambatch due") for loop in self.loops]
             await self._over.wait()
-            self.quiet()  # a queue that was closed before this task first ran had no polls to cancel yet
+            for task in self._polls:  # a queue that was closed before this task first ran had none to cancel yet
+                task.cancel()
 
     def quiet(self) -> None:
         """No new turns from now on."""
         self._turn.quiet = True
-        for task in self._polls:
-            task.cancel()
+        for loop in self.loops:
+            loop.stop()
 
     async def stop(self, grace: float) -> int:
         """Quiet, wait for the running turns, then cancel the rest; returns how many were cancelled."""
         self.quiet()
-        await asyncio.gather(*self._polls, return_exceptions=True)
+        until = asyncio.get_running_loop().time() + grace
+        if self._polls:  # a claim under way is waited for: what it grants is given back at once
+            await asyncio.wait(self._polls, timeout=min(grace, PATIENCE))
+        for task in self._polls:
+            task.cancel()
         cut = 0
         if self._turns:
-            _, late = await asyncio.wait(self._turns, timeout=0 if self._cut else grace)
+            left = max(0.0, until - asyncio.get_running_loop().time())
+            _, late = await asyncio.wait(self._turns, timeout=0 if self._cut else left)
             cut = len(late)
             self.cut()
             if late:
-                await asyncio.wait(late)
+                _, stuck = await asyncio.wait(late, timeout=PATIENCE)
+                if stuck:
+                    self._emit(Warned("stuck", f"{len(stuck)} Runs swallow their cancellation and are left behind"))
         self._over.set()
         return cut
 
@@ -97,8 +104,8 @@ class Worker:
             task.cancel()
 
     def _start(self, claim: Work | Handover) -> None:
-        assert self._group is not None
-        task = self._group.create_task(self._one(claim), name="streambatch turn")
+        # Not in the group: one that swallows its cancellation must not keep the queue from closing.
+        task = asyncio.create_task(self._one(claim), name="streambatch turn")
         self._turns.add(task)
         task.add_done_callback(self._ended)
 

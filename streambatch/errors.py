@@ -65,7 +65,9 @@ class OutcomeUnknown(StreambatchError):
     """The message was sent but the server's answer never came; it may be stored.
 
     Attributes:
-        message_id: submit again with this id: within the dedup window it is stored at most once.
+        message_id: submit again with this id. The id that you gave is stored at most once within the dedup window, from
+            any process; one made up here only by this open queue, so give ids of your own if a retry may come from
+            another process.
     """
 
     def __init__(self, message: str | None = None, *, message_id: str = "") -> None:
@@ -100,6 +102,7 @@ class Refused(StoreError):
     PASSING = frozenset(
         [
             "SBNEW",
+            "NOSCRIPT",
             "LOADING",
             "BUSY",
             "OOM",

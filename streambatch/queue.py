@@ -93,9 +93,13 @@ class BatchQueue:
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("this queue was entered before; a queue is opened once (make another one)")
-        self._entered = True
         plan = Plan(self._target, self._keys, self.settings, self._runner, self._deliver, self._codec)
-        self._open = await Life.start(plan, self._emit)
+        self._entered = True
+        try:
+            self._open = await Life.start(plan, self._emit)
+        except BaseException:
+            self._entered = False
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
