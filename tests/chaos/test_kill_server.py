@@ -59,8 +59,8 @@ async def test_nothing_acknowledged_is_lost(
     server = start_server(aof=fsync)
     server.admin().execute_command("ACL", "SETUSER", "default", "off", "allkeys", "allchannels", "+@all")
     server.admin().execute_command("ACL", "SAVE")
-    workers = [await act(name, server.url) for name in ("a", "b")]
-    queue = await open_queue(server.url, submit_timeout=5.0, max_wait=0.2)
+    workers = [await act(name, server.url, lease=2.0) for name in ("a", "b")]
+    queue = await open_queue(server.url, submit_timeout=5.0, max_wait=0.2, lease=2.0)
     writers = Writers(queue)
     tasks = [asyncio.create_task(writers.write(f"t{number}")) for number in range(THREADS)]
     for _ in range(KILLS):
