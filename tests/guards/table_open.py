@@ -72,7 +72,7 @@ OPEN = (
 WINDOW = (
     Row("_window", "f = now, q = now, w = 0}", "f = now, q = now + 99999, w = 99999}", s.a_lost_window_is_due,
         "I5, I9: a vanished window must not hold a thread back."),
-    Row("_window", "if not v[1] then", "if false then", heal.submit_passes_foreign_keys,
+    Row("_window", "if not (n and b and f and q and w) then", "if false then", heal.submit_passes_foreign_keys,
         "Rule 1: a vanished window aborts nothing."),
     Row("_window", "{n = length, b = 0", "{n = 0, b = 0", s.a_lost_window_is_due,
         "I5: what waits is counted by the stream when the window is gone."),

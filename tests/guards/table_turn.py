@@ -14,17 +14,17 @@ from tests.guards import scenarios_turn as s
 from tests.guards.rows import Row
 
 TURN = (
-    Row("_turn", "tonumber(deadline or 0)", "tonumber(deadline)", heal.claim_passes_foreign_keys,
+    Row("_turn", "tonumber(deadline) or 0, ", "tonumber(deadline), ", heal.claim_passes_foreign_keys,
         "Rule 8, I9: a damaged lease is not stuck."),
-    Row("_turn", "(deadline or 0)", "(deadline or (own_ttl and now + 1 or 0))", lease.a_lease_without_deadline_is_dead,
+    Row("_turn", "tonumber(deadline) or 0, ", "tonumber(deadline) or (own_ttl and now + 1 or 0), ", lease.a_lease_without_deadline_is_dead,
         "Rule 8, I9: a lease that lost its deadline is not held for ever."),
     Row("_turn", "deadline > now", "deadline > 0", lease.a_lease_ends_at_its_deadline,
         "I9: a dead worker's lease ends."),
     Row("_turn", "deadline > now", "deadline >= now", lease.a_lease_ends_at_its_deadline,
         "Rule 4: expired if deadline <= now."),
-    Row("_turn", " and deadline - now <= tonumber(own_ttl)", "", lease.a_stepped_clock_keeps_no_lease,
+    Row("_turn", " and deadline - now <= own_ttl", "", lease.a_stepped_clock_keeps_no_lease,
         "Rule 4, I9: a stepped clock makes no lease last an hour."),
-    Row("_turn", "<= tonumber(own_ttl)", "<= ttl", lease.another_process_settings_steal_nothing,
+    Row("_turn", "<= own_ttl", "<= ttl", lease.another_process_settings_steal_nothing,
         "Rule 4, I3: processes with other settings do not steal."),
     Row("_turn", "redis.call('HSET', k.lease, 'op', op, 'answer', answer)", "", s.a_resent_release_changes_nothing,
         "Rule 2: a terminal transition leaves its operation and answer."),
