@@ -1,4 +1,4 @@
-"""The benchmarks stay runnable and their verification stays on: a small slice, judged by correctness, never by speed."""
+"""The benchmarks stay runnable, their verification stays on: a small slice, judged by correctness, never by speed."""
 
 from __future__ import annotations
 

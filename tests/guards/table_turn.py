@@ -16,7 +16,8 @@ from tests.guards.rows import Row
 TURN = (
     Row("_turn", "tonumber(deadline) or 0, ", "tonumber(deadline), ", heal.claim_passes_foreign_keys,
         "Rule 8, I9: a damaged lease is not stuck."),
-    Row("_turn", "tonumber(deadline) or 0, ", "tonumber(deadline) or (own_ttl and now + 1 or 0), ", lease.a_lease_without_deadline_is_dead,
+    Row("_turn", "tonumber(deadline) or 0, ", "tonumber(deadline) or (own_ttl and now + 1 or 0), ",
+        lease.a_lease_without_deadline_is_dead,
         "Rule 8, I9: a lease that lost its deadline is not held for ever."),
     Row("_turn", "deadline > now", "deadline > 0", lease.a_lease_ends_at_its_deadline,
         "I9: a dead worker's lease ends."),
