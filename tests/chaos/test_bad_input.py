@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -77,7 +77,7 @@ WRONG: dict[str, Make] = {
     "a scheme of a later version": lambda: BatchQueue("sentinel://localhost"),
     "no URL at all": lambda: BatchQueue("localhost:6379"),
     "an empty URL": lambda: BatchQueue(""),
-    "no target": lambda: BatchQueue(None),  # pyright: ignore[reportArgumentType]
+    "no target": lambda: BatchQueue(cast("Any", None)),
     "a namespace with a brace": lambda: BatchQueue("redis://x", namespace="a}b"),
     "a namespace with a colon": lambda: BatchQueue("redis://x", namespace="a:b"),
     "an empty namespace": lambda: BatchQueue("redis://x", namespace=""),
