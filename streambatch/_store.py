@@ -235,9 +235,9 @@ class Store:
             scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", ms(delay), int(give_back), why
         )
 
-    async def bury(self, lease: Lease, batch: str, reason: str) -> bool:
+    async def bury(self, lease: Lease, batch: str, reason: str, tries: int = 1) -> bool:
         """A batch failed for good; False if the dead letters are full. Raises LeaseLost."""
-        row = await self._held(scripts.BURY, lease, lease.thread, lease.token, f"{lease.token}b", batch, reason)
+        row = await self._held(scripts.BURY, lease, lease.thread, lease.token, f"{lease.token}b", batch, reason, tries)
         return row[0] == b"dead"
 
     async def renew(self, lease: Lease) -> bool:

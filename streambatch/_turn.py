@@ -106,7 +106,8 @@ class Turn:
         attempt, entries = await store.start(work)
         name = work.id(store.setting)
         if attempt > self._settings.max_attempts:
-            return await self._bury(work, name, f"{attempt - 1} Runs were started and none ended (crash or kill)")
+            reason = f"{attempt - 1} Runs were started and none ended (crash or kill)"
+            return await self._bury(work, name, reason, attempt - 1)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
@@ -151,20 +152,20 @@ class Turn:
     async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:
         s, delay, give_back = self._settings, 0.0, False
         if isinstance(error, DeadLetter):
-            return await self._bury(work, name, error.reason)
+            return await self._bury(work, name, error.reason, attempt)
         if isinstance(error, Retry | _Pinned):
             delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
             give_back = isinstance(error, _Pinned) or not error.count
         if attempt >= s.max_attempts and not give_back:
-            return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}")
+            return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}", attempt)
         if not isinstance(error, Retry | _Pinned) or delay < 0:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
         await self._store.release(work.lease, delay, give_back=give_back, why=_what(error))
         self._emit(Retrying(work.lease.thread, name, attempt, delay, _what(error)))
         return None
 
-    async def _bury(self, work: Work, name: str, reason: str) -> Claimed | None:
-        stored = await self._store.bury(work.lease, name, reason)
+    async def _bury(self, work: Work, name: str, reason: str, tries: int) -> Claimed | None:
+        stored = await self._store.bury(work.lease, name, reason, tries)
         self._emit(Dead(work.lease.thread, name, "batch", reason, stored))
         return None
 

@@ -4,12 +4,12 @@
 -- Re-sent: the same.  O(batch).
 -- uses: _open _window _turn _commit
 local out = {}
-for i = 0, (#ARGV - 15) / 5 - 1 do
-  local thread, token, op, batch, reason = unpack(ARGV, 16 + i * 5, 20 + i * 5)
+for i = 0, (#ARGV - 15) / 6 - 1 do
+  local thread, token, op, batch, reason, tries = unpack(ARGV, 16 + i * 6, 21 + i * 6)
   local k, row = keys_of(i), {'lost'}
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
-  local v = read('HMGET', k.run, 'first', 'last', 'n', 'attempts', 'fence')
+  local v = read('HMGET', k.run, 'first', 'last', 'n', 'fence')
   local r = {first = v[1], last = v[2], n = v[3]}
   local seq = tonumber(read('HGET', k.last, 'seq') or 0) or 0
   read('XLEN', k.stream) read('XLEN', k.reply) read('HLEN', k.window)
@@ -23,7 +23,7 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
       place(thread, due, now + 60000)
     else
       row = {'dead'}
-      local letter = {'v', 1, 'k', 'batch', 't', thread, 'b', batch, 'r', reason, 'n', v[4]}
+      local letter = {'v', 1, 'k', 'batch', 't', thread, 'b', batch, 'r', reason, 'n', tries}
       for _, entry in ipairs(redis.call('XRANGE', k.stream, r.first, r.last)) do
         letter[#letter + 1] = 'e' letter[#letter + 1] = entry[1]
         for j, field in ipairs(entry[2]) do letter[#letter + 1] = j % 2 == 1 and '>' .. field or field end
@@ -31,7 +31,7 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
       redis.call('XADD', dead, '*', unpack(letter))
       ack(k, r.first, r.last, r.n)
       redis.call('HSET', k.last, 'id', r.last)
-      outcome(thread, k, 'dead', r, seq, v[5], reason)
+      outcome(thread, k, 'dead', r, seq, v[4], reason)
       count('dead', 1)
       finish(thread, k, op, 'dead')
     end

@@ -147,7 +147,6 @@ async def test_killed_after_the_hand_over(url: str, act: StartActor, open_queue:
     assert len(ledger.read("begin")) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="see bugs: the dead letter counts one attempt too many")
 async def test_a_run_that_kills_its_process_is_a_dead_letter_in_the_end(
     url: str, act: StartActor, open_queue: OpenQueue, ledger: Ledger
 ) -> None:
