@@ -154,6 +154,12 @@ async def test_a_hot_thread_does_not_starve_the_replies_of_others(server: Server
         await shop.said("hello", thread="cool", deadline=5)
         assert await queue.dead_letters() == ()
 
+        async def cooled() -> bool:
+            stats = await queue.stats()
+            return stats.messages == stats.in_hand == 0
+
+        await wait_for(cooled, "the end of the hot thread")
+
 
 async def test_a_hand_over_that_never_ends_is_counted_and_buried(still: Bench) -> None:
     """I8, P19: a delivery that kills its process, or blocks its loop, is not begun again for ever."""
