@@ -80,9 +80,12 @@ class Host:
             raise AssertionError(f"{error}\n{said}") from None
 
     async def dead(self) -> tuple[DeadLetterInfo, ...]:
-        """The dead letters, read from beside the bot."""
-        async with BatchQueue(f"embedded:{self.data}", log=False) as queue:
-            return await queue.dead_letters()
+        """The dead letters, read from beside the bot, in the namespace of either example."""
+        found: list[DeadLetterInfo] = []
+        for namespace in ("telegram", "discord"):
+            async with BatchQueue(f"embedded:{self.data}", namespace=namespace, log=False) as queue:
+                found += await queue.dead_letters()
+        return tuple(found)
 
 
 @asynccontextmanager
