@@ -225,6 +225,39 @@ def a_vanished_group_spoils_no_more(w: World) -> None:
     assert w.length() == 0
 
 
+def _odd(w: World, kind: str, field: str, value: str | None) -> None:
+    """A field of a hash of ours is missing or no number: its thread is claimed all the same, and so is the next."""
+    bad = f"{kind}{field}{value}"
+    for thread in (bad, f"good{bad}"):
+        w.submit(thread, "m1", quiet=-1)
+        if kind != "window":
+            w.verb("release", w.take(thread))
+    if kind == "lease":
+        w.db.hset(w.key(kind, bad), mapping={"token": "1:x", "deadline": w.now + 9_000, "ttl": 30_000})
+    if value is None:
+        w.db.hdel(w.key(kind, bad), field)
+    else:
+        w.db.hset(w.key(kind, bad), field, value)
+    items = [{"thread": thread, "claim": thread, "nonce": thread} for thread in (bad, f"good{bad}")]
+    rows = w.attempt(lambda: w.call("claim", *items))
+    assert not isinstance(rows, Aborted), f"{kind} {field} {value}: {rows.text}"
+    assert [row[0] for row in rows] == ["batch", "batch"], f"{kind} {field} {value}: {rows}"
+
+
+def a_half_window_stops_nobody(w: World) -> None:
+    """Rule 1, P3: a window with a field that is missing or no number counts as none: due now, and nobody is aborted."""
+    for field in "nbfqw":
+        for value in (None, "x"):
+            _odd(w, "window", field, value)
+
+
+def odd_numbers_stop_nobody(w: World) -> None:
+    """Rule 1, P3: a lease without a usable ttl or deadline is dead, and a retry without a usable time is due."""
+    for kind, field in (("lease", "ttl"), ("lease", "deadline"), ("run", "at"), ("run", "delay")):
+        for value in (None, "x"):
+            _odd(w, kind, field, value)
+
+
 # ── a full server ──
 
 

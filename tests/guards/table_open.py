@@ -74,6 +74,9 @@ WINDOW = (
         "I5, I9: a vanished window must not hold a thread back."),
     Row("_window", "if not (n and b and f and q and w) then", "if false then", heal.submit_passes_foreign_keys,
         "Rule 1: a vanished window aborts nothing."),
+    *(Row("_window", f"{field} and " if field != "w" else " and w) then", "" if field != "w" else ") then",
+          heal.a_half_window_stops_nobody, f"Rule 1, P3: a window without a usable {field} aborts nothing.")
+      for field in "nbfqw"),
     Row("_window", "{n = length, b = 0", "{n = 0, b = 0", s.a_lost_window_is_due,
         "I5: what waits is counted by the stream when the window is gone."),
     Row("_window", "math.max(math.min(w.q, w.f + w.w), math.min(w.f, now))", "math.min(w.q, w.f + w.w)",

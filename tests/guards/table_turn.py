@@ -19,6 +19,8 @@ TURN = (
     Row("_turn", "tonumber(deadline) or 0, ", "tonumber(deadline) or (own_ttl and now + 1 or 0), ",
         lease.a_lease_without_deadline_is_dead,
         "Rule 8, I9: a lease that lost its deadline is not held for ever."),
+    Row("_turn", "tonumber(own_ttl) or 0", "tonumber(own_ttl)", heal.odd_numbers_stop_nobody,
+        "Rule 1, P3: a lease whose ttl is no number aborts nothing."),
     Row("_turn", "deadline > now", "deadline > 0", lease.a_lease_ends_at_its_deadline,
         "I9: a dead worker's lease ends."),
     Row("_turn", "deadline > now", "deadline >= now", lease.a_lease_ends_at_its_deadline,
