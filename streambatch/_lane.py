@@ -38,6 +38,7 @@ class Request:
     argv: Sequence[Arg]
     until: float
     size: int = 0
+    alone: bool = False
     answer: asyncio.Future[Row] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -97,10 +98,14 @@ class Lane:
         most = 1 if self._alone else self._most
         self._alone = max(0, self._alone - 1)
         while self._waiting and len(batch) < most and size < self.MOST_BYTES:
+            if self._waiting[0].alone and batch:
+                break
             request = self._waiting.popleft()
             if not request.answer.done():
                 batch.append(request)
                 size += request.size
+            if request.alone and batch:
+                break
         return batch
 
     def fail(self, error: StoreError) -> None:
@@ -170,7 +175,13 @@ class Lane:
         now = asyncio.get_running_loop().time()
         late = [request for request in batch if request.until <= now]
         _fail(late, error)
-        self._waiting.extendleft(reversed([request for request in batch if request.until > now]))
+        rest = [request for request in batch if request.until > now]
+        if len(batch) == 1 and rest and self._waiting and isinstance(error, Unreachable) and error.sent:
+            rest[0].alone = True  # perhaps the server never takes it: from now on alone, and behind everybody else
+            self._waiting.append(rest[0])
+            await asyncio.sleep(reconnect(1, random.random()))
+            return
+        self._waiting.extendleft(reversed(rest))
         self._tries += 1
         if isinstance(error, Unreachable) and error.sent and self._tries > 1:
             self._most = max(1, len(batch) // 2)  # one request that the server never takes must fail alone

@@ -155,7 +155,6 @@ async def test_a_pool_that_is_too_small_is_refused_and_one_that_fits_works(
 # ── a request that the server never takes ──
 
 
-@pytest.mark.xfail(reason="the lane asks for the answer alone again and again, in front of all others", strict=True)
 async def test_an_answer_that_the_server_never_takes_starves_nobody(start_server: StartServer, namespace: str) -> None:
     """P3: an answer above the server's own limit closes the connection each time: it fails alone, the others go on."""
     server = start_server(options=("--proto-max-bulk-len", "1mb"))
