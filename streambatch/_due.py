@@ -25,7 +25,7 @@ from ._retry import reconnect
 from ._rows import Handover, NotNow, Work
 from ._scripts import Wire
 from ._store import Store
-from .errors import StoreError, StreambatchError, Unreachable
+from .errors import StreambatchError, Unreachable
 
 LONGEST = 1.0
 PAGE = 100
@@ -98,7 +98,7 @@ class Due:
         self._moved.set()
 
     def stop(self) -> None:
-        """End after the present round; what it still claims is given back."""
+        """End after the present round; what it still claims is given back by its turn, which is told to be quiet."""
         self._stopping = True
         self._moved.set()
         self._slots.opened.set()
@@ -170,21 +170,19 @@ class Due:
         try:
             found = await asyncio.gather(*claims, return_exceptions=True)
             for claim in found:
-                if isinstance(claim, Work | Handover) and not self._stopping:
+                if isinstance(claim, Work | Handover):
                     given += 1
                     self._start(claim)
         finally:
             for _ in range(len(claims) - given):
                 self._slots.give()
         for claim in found:
-            if self._stopping and isinstance(claim, Work | Handover):
-                await self._store.release(claim.lease, 0, give_back=True, why="its process was closed")
             if isinstance(claim, NotNow):
                 await self._not_now(claim, now)
         refusals = [claim for claim in found if isinstance(claim, BaseException)]
         if refusals:
             self._report(refusals[0])
-            raise StoreError("a claim failed") from None
+            raise refusals[0]
         return given
 
     def _report(self, error: BaseException) -> None:

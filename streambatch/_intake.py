@@ -205,7 +205,7 @@ class Gate:
                 self._store.heard(None)
                 self._refusal = None
                 self._answer(answer, heard)
-                await self._repair(answer)
+                await self._repair(entries, answer)
                 return
 
     async def _joined(self, error: StreambatchError) -> bool:
@@ -259,8 +259,7 @@ class Gate:
             else:
                 waiting.done.set_result(stored)
 
-    async def _repair(self, answer: list[Stored] | None) -> None:
-        entries = [waiting.entry for waiting in self._flight if waiting.known is None]
+    async def _repair(self, entries: Sequence[Entry], answer: list[Stored] | None) -> None:
         for entry, stored in zip(entries, answer or (), strict=False):
             if stored.word == "x":
                 try:

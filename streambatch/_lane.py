@@ -10,7 +10,8 @@ a timer.
 Requests are idempotent (operation ids, tokens), so when the server does not answer the lane sends the same requests
 again, until each one's own deadline; then its caller gets the StoreError. A cancelled caller changes nothing: what was
 sent was sent, and the fence decides what it means. One refused call (an ACL, a damaged key) is sent again request by
-request, so that only the bad one fails.
+request, so that only the bad one fails; so is an exchange that failed twice on its way, and a request that then fails
+alone goes behind all others, because the server may never take it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,13 +70,15 @@ class Lane:
         self._waiting: deque[Request] = deque()
         self._arrived = asyncio.Event()
         self._tries = 0
-        self._most = self.MOST
-        self._alone = 0
+        self._over = False
 
     def put(self, request: Request) -> asyncio.Future[Row]:
-        """Send *request* with the next exchange."""
-        self._waiting.append(request)
-        self._arrived.set()
+        """Send *request* with the next exchange; after the end of the lane it is answered with a StoreError."""
+        if self._over:
+            request.answer.set_exception(StoreError("the queue is closed"))
+        else:
+            self._waiting.append(request)
+            self._arrived.set()
         return request.answer
 
     async def run(self) -> None:
@@ -88,16 +91,17 @@ class Lane:
                 batch = self._next()
                 if batch:
                     await self._flush(batch)
+        except asyncio.CancelledError:
+            self._over = True
+            _fail(self._waiting, StoreError("the queue is closed"))
+            raise
         finally:
             await self._wire.close()
-            self.fail(StoreError("the queue is closed"))
 
     def _next(self) -> list[Request]:
         batch: list[Request] = []
         size = 0
-        most = 1 if self._alone else self._most
-        self._alone = max(0, self._alone - 1)
-        while self._waiting and len(batch) < most and size < self.MOST_BYTES:
+        while self._waiting and len(batch) < self.MOST and size < self.MOST_BYTES:
             if self._waiting[0].alone and batch:
                 break
             request = self._waiting.popleft()
@@ -107,13 +111,6 @@ class Lane:
             if request.alone and batch:
                 break
         return batch
-
-    def fail(self, error: StoreError) -> None:
-        """Answer everything that still waits with *error*."""
-        while self._waiting:
-            answer = self._waiting.popleft().answer
-            if not answer.done():
-                answer.set_exception(error)
 
     async def _flush(self, batch: list[Request]) -> None:
         groups: dict[object, list[Request]] = {}
@@ -148,7 +145,6 @@ class Lane:
             await self._again(passing, reason)
         else:
             self._tries = 0
-            self._most = self.MOST
             self._away(None)
 
     def _apart(self, batch: list[Request], error: Exception) -> None:
@@ -157,8 +153,12 @@ class Lane:
             known = isinstance(error, StreambatchError)
             _fail(batch, error if known else UsageError(f"an argument cannot be sent: {type(error).__name__}"))
             return
-        self._waiting.extendleft(reversed(batch))
-        self._alone = len(batch)
+        self._first(batch, alone=True)
+
+    def _first(self, batch: list[Request], *, alone: bool) -> None:
+        for request in reversed(batch):
+            request.alone = request.alone or alone
+            self._waiting.appendleft(request)
 
     async def _again(self, batch: list[Request], error: StoreError) -> None:
         if isinstance(error, Refused) and not error.passing:
@@ -176,15 +176,13 @@ class Lane:
         late = [request for request in batch if request.until <= now]
         _fail(late, error)
         rest = [request for request in batch if request.until > now]
-        if len(batch) == 1 and rest and self._waiting and isinstance(error, Unreachable) and error.sent:
-            rest[0].alone = True  # perhaps the server never takes it: from now on alone, and behind everybody else
-            self._waiting.append(rest[0])
-            await asyncio.sleep(reconnect(1, random.random()))
-            return
-        self._waiting.extendleft(reversed(rest))
+        lost = isinstance(error, Unreachable) and error.sent
         self._tries += 1
-        if isinstance(error, Unreachable) and error.sent and self._tries > 1:
-            self._most = max(1, len(batch) // 2)  # one request that the server never takes must fail alone
+        if lost and len(batch) == 1 and self._waiting:
+            self._waiting.extend(rest)
+            self._tries = 1  # the others must not wait for longer and longer because of it
+        else:
+            self._first(rest, alone=lost and self._tries > 1)
         await asyncio.sleep(reconnect(self._tries, random.random()))
 
     def _call(self, group: list[Request]) -> Call:
@@ -199,7 +197,7 @@ class Lane:
         return Call(script, all_keys, all_argv)
 
 
-def _fail(group: list[Request], error: Exception) -> None:
+def _fail(group: Iterable[Request], error: Exception) -> None:
     for request in group:
         if not request.answer.done():
             request.answer.set_exception(error)

@@ -128,8 +128,11 @@ class Life:
             if self.worker is not None:
                 group.create_task(self.worker.run(), name="streambatch worker")
             await self._stopping.wait()
-            for task in tasks:
-                task.cancel()
+            left = set(tasks)
+            while left:  # again: a user's client may lose a cancellation while it connects, see _scripts._cancels
+                for task in left:
+                    task.cancel()
+                _, left = await asyncio.wait(left, timeout=1)
 
     def hurry(self) -> None:
         """Cut the grace of running turns: whoever closes was cancelled while waiting for them."""

@@ -158,7 +158,7 @@ class Store:
         now = asyncio.get_running_loop().time()
         claim = self.next_claim()
         lease = Lease(thread, partition, "", 0, self.settings.lease, self.keys.thread(partition, thread))
-        row = await self._ask(scripts.CLAIM, partition, lease.keys, thread, claim, claim, wait=self.settings.lease)
+        row = await self._ask(scripts.CLAIM, partition, lease.keys, thread, claim, wait=self.settings.lease)
         return claimed(row, lease, now)
 
     async def start(self, work: Work) -> tuple[int, Row]:
@@ -215,7 +215,7 @@ class Store:
     async def delivered(self, lease: Lease, *, go_on: bool) -> Claimed | None:
         """A reply was handed over; the thread's next batch, if it is due. Raises LeaseLost."""
         now, claim = asyncio.get_running_loop().time(), self.next_claim() if go_on else ""
-        row = await self._held(scripts.DELIVERED, lease, lease.thread, lease.token, f"{lease.token}d", claim, claim)
+        row = await self._held(scripts.DELIVERED, lease, lease.thread, lease.token, f"{lease.token}d", claim)
         return self._next(row, lease, now)
 
     async def undelivered(

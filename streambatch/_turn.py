@@ -173,15 +173,15 @@ class Turn:
         try:
             reply = claim.read(self._store.setting)
         except StoreError as error:
-            await self._store.undelivered(claim.lease, 0, str(error), counted=True, final=True)
-            self._emit(Dead(claim.lease.thread, "", "reply", str(error)))
-            return None
+            return await self._give_up(claim, "", str(error))
         if claim.attempt > self._settings.max_delivery_attempts:
             reason = f"its delivery was begun {claim.attempt - 1} times and did not end (crash, kill or a blocked loop)"
-            word, _ = await self._store.undelivered(claim.lease, 0, reason, counted=True, final=True)
-            self._emit(Dead(reply.thread, reply.batch_id, "reply", reason, word == "dead"))
-            return None
+            return await self._give_up(claim, reply.batch_id, reason)
         return await self._hand_over(hold, reply, claim.attempt)
+
+    async def _give_up(self, claim: Handover, batch_id: str, reason: str) -> None:
+        word, _ = await self._store.undelivered(claim.lease, 0, reason, counted=True, final=True)
+        self._emit(Dead(claim.lease.thread, batch_id, "reply", reason, word == "dead"))
 
     async def _hand_over(self, hold: Hold, reply: Reply, attempt: int) -> Claimed | None:
         deliver = self._deliver

@@ -18,6 +18,7 @@ from ._store import Store
 from ._turn import Turn
 
 PATIENCE = 5.0
+SHORT = 1.0
 
 
 class Loop(Protocol):
@@ -80,10 +81,11 @@ class Worker:
         """Quiet, wait for the running turns, then cancel the rest; returns how many were cancelled."""
         self.quiet()
         until = asyncio.get_running_loop().time() + grace
-        if self._polls:  # a claim under way is waited for: what it grants is given back at once
-            await asyncio.wait(self._polls, timeout=min(grace, PATIENCE))
+        if self._polls:  # a claim under way is waited for, also without grace: what it grants is given back at once
+            await asyncio.wait(self._polls, timeout=max(SHORT, min(grace, PATIENCE)))
         for task in self._polls:
             task.cancel()
+        await asyncio.sleep(0)  # turns that have just begun get to the point where they give back what they hold
         cut = 0
         if self._turns:
             left = max(0.0, until - asyncio.get_running_loop().time())

@@ -1,15 +1,15 @@
--- I3: writes the lease and answers with all that its holder needs.
-local function grant(thread, k, r, phase, claim, nonce)
-  local token = redis.call('INCR', epoch) .. ':' .. nonce
-  local prior = tonumber(redis.call('HGET', k.last, 'fence') or 0)
+-- I3: writes the lease and answers with all that its holder needs. A claim id is used once: it is the token's nonce.
+local function grant(thread, k, r, phase, claim)
+  local token = redis.call('INCR', epoch) .. ':' .. claim
+  local prior = tonumber(redis.call('HGET', k.last, 'fence') or 0) or 0
   local fence = string.format('%.0f', math.max(prior + 1, now * 1000))
   redis.call('HSET', k.lease, 'token', token, 'claim', claim, 'owner', owner, 'deadline', now + ttl, 'ttl', ttl,
     'phase', phase)
   redis.call('PEXPIRE', k.lease, ttl + 60000)
   redis.call('HSET', k.last, 'fence', fence)
   redis.call('PERSIST', k.last)
-  redis.call('HSET', k.run, 'fence', fence)
-  r.claims = tostring(redis.call('HINCRBY', k.run, 'claims', 1))
+  r.claims = tostring((tonumber(r.claims) or 0) + 1)
+  redis.call('HSET', k.run, 'fence', fence, 'claims', r.claims)
   place(thread, phase == 'run' and due or outbox, now + ttl, true)
   return token, fence
 end

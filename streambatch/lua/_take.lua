@@ -1,7 +1,7 @@
 -- The heart of claim, also run by a verb that ends a turn, so that a hot thread costs no extra round trip.
 -- Claims a thread, or says why not: held, later, idle, parked, halted, other, broken. Re-sent with the same claim id
 -- it answers the same again; nothing is counted twice.
-local function take(thread, k, claim, nonce)
+local function take(thread, k, claim)
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'claim', 'deadline', 'ttl', 'phase')
   local v = read('HMGET', k.run, 'first', 'last', 'n', 'rev', 'attempts', 'at', 'delay', 'reply', 'tries', 'seq', 'batch',
@@ -25,7 +25,8 @@ local function take(thread, k, claim, nonce)
   if not r.reply then
     if halted then return {'halted'} end
     if may_park and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end
-    if r.first and #redis.call('XRANGE', k.stream, r.first, r.last, 'COUNT', 1) == 0 then
+    -- No member there (an error has none either: a damaged run): pinned anew.
+    if r.first and #redis.pcall('XRANGE', k.stream, r.first, r.last, 'COUNT', 1) == 0 then
       redis.call('DEL', k.run)
       count('runs', -1)
       r = {}
@@ -39,12 +40,12 @@ local function take(thread, k, claim, nonce)
     end
   end
   local phase = r.reply and 'reply' or 'run'
-  local token, fence = grant(thread, k, r, phase, claim, nonce)
+  local token, fence = grant(thread, k, r, phase, claim)
   return row_of(k, r, phase, token, fence, ttl)
 end
 
 -- The worker keeps the thread hot, unless another one has waited longer (I12).
-local function go_on(thread, k, claim, nonce, row)
+local function go_on(thread, k, claim, row)
   if claim == '' or halted then return row end
   if redis.call('HGET', k.lease, 'claim') ~= claim then  -- else this is a re-send, and the claim was granted before
     local at, first = redis.call('ZSCORE', due, thread), redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
@@ -52,7 +53,7 @@ local function go_on(thread, k, claim, nonce, row)
     local reply = hands == '1' and redis.call('ZRANGE', outbox, 0, 0, 'WITHSCORES')[2]
     if reply and tonumber(reply) < tonumber(at) then return row end
   end
-  local taken = take(thread, k, claim, nonce)
+  local taken = take(thread, k, claim)
   if taken[1] ~= 'batch' and taken[1] ~= 'reply' then return row end
   for i, field in ipairs(taken) do row[i + 1] = field end
   return row

@@ -2,8 +2,8 @@
 -- delivered: a reply was handed over (I17); the thread goes on. Rows: {done, next row…}, {lost}. Re-sent: the same.  O(1).
 -- uses: _open _window _turn _pin _grant _take
 local out = {}
-for i = 0, (#ARGV - 15) / 5 - 1 do
-  local thread, token, op, claim, nonce = unpack(ARGV, 16 + i * 5, 20 + i * 5)
+for i = 0, (#ARGV - 15) / 4 - 1 do
+  local thread, token, op, claim = unpack(ARGV, 16 + i * 4, 19 + i * 4)
   local k, row = keys_of(i), nil
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
@@ -17,7 +17,7 @@ for i = 0, (#ARGV - 15) / 5 - 1 do
     finish(thread, k, op, 'done')
     row = {'done'}
   end
-  if row[1] == 'done' then row = go_on(thread, k, claim, nonce, row) end
+  if row[1] == 'done' then row = go_on(thread, k, claim, row) end
   out[i + 1] = row
 end
 close()

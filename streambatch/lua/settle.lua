@@ -47,7 +47,7 @@ while a <= #ARGV do
       finish(thread, k, op, 'done')
     end
   end
-  if row[1] == 'done' then row = go_on(thread, k, claim, claim, row) end
+  if row[1] == 'done' then row = go_on(thread, k, claim, row) end
   out[i] = row
 end
 close()

@@ -47,7 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "number": 0, "resend": 0, "producer_ttl": 86_400_000, "max_pending": 10, "max_bytes": 2_000,
     "mid": "", "memory": 3_600_000, "author": "", "size": 10, "wait": 15_000, "quiet": 2_000, "m": "hello",
     "kind": "answered", "reply": "R", "batch": "B", "hkind": "", "stateful": 0, "state": "", "forget": 0,
-    "claim": "", "nonce": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "tries": 1, "limit": 3, "reason": "why",
+    "claim": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "tries": 1, "limit": 3, "reason": "why",
     "interest": 5_000, "why": "because",
 }  # fmt: skip
 
@@ -223,7 +223,7 @@ class World:
     def claim(self, thread: str = "a", claim: str = "", **values: Any) -> Row:
         """The row of a claim; a fresh claim id unless one is given."""
         claim = claim or f"c{next(self._claims)}"
-        return self.row("claim", thread, **{"claim": claim, "nonce": claim, **values})
+        return self.row("claim", thread, **{"claim": claim, **values})
 
     def take(self, thread: str = "a", claim: str = "", **values: Any) -> Turn:
         """Claim a thread that must be free."""

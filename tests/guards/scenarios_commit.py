@@ -239,7 +239,7 @@ def a_hot_thread_goes_on(w: World) -> None:
     turn = w.begin("m1", thread="b")
     w.settle(turn)
     w.submit("b", "m2", quiet=-1)
-    assert w.verb("delivered", turn, claim="c8", nonce="c8")[:2] == ["done", "batch"]
+    assert w.verb("delivered", turn, claim="c8")[:2] == ["done", "batch"]
 
 
 def a_hot_thread_goes_on_only_if_asked(w: World) -> None:
@@ -256,7 +256,7 @@ def a_turn_ends_with_a_batch_or_with_nothing(w: World) -> None:
     turn = w.begin("m1")
     w.settle(turn)
     w.submit("a", "m2", quiet=-1)
-    assert w.verb("delivered", turn, claim="c9", nonce="c9", runs=0) == ["done"]
+    assert w.verb("delivered", turn, claim="c9", runs=0) == ["done"]
 
 
 def a_lost_verb_claims_nothing(w: World) -> None:
@@ -265,7 +265,7 @@ def a_lost_verb_claims_nothing(w: World) -> None:
     turn = w.begin("m1")
     w.verb("release", turn)
     for name in ("settle", "delivered"):
-        assert w.verb(name, turn, op="late", claim="c9", nonce="c9") == ["lost"]
+        assert w.verb(name, turn, op="late", claim="c9") == ["lost"]
         assert "token" not in w.hash("lease")
 
 

@@ -26,7 +26,7 @@ def _broken(w: World, name: str) -> None:
         for thread in (f"bad{number}", f"good{number}"):
             w.submit(thread, "m1", quiet=-1)
             if name == "claim":
-                items.append({"thread": thread, "claim": thread, "nonce": thread})
+                items.append({"thread": thread, "claim": thread})
                 continue
             turn = w.take(thread)
             if reply:
@@ -238,7 +238,7 @@ def _odd(w: World, kind: str, field: str, value: str | None) -> None:
         w.db.hdel(w.key(kind, bad), field)
     else:
         w.db.hset(w.key(kind, bad), field, value)
-    items = [{"thread": thread, "claim": thread, "nonce": thread} for thread in (bad, f"good{bad}")]
+    items = [{"thread": thread, "claim": thread} for thread in (bad, f"good{bad}")]
     rows = w.attempt(lambda: w.call("claim", *items))
     assert not isinstance(rows, Aborted), f"{kind} {field} {value}: {rows.text}"
     assert [row[0] for row in rows] == ["batch", "batch"], f"{kind} {field} {value}: {rows}"
@@ -253,9 +253,28 @@ def a_half_window_stops_nobody(w: World) -> None:
 
 def odd_numbers_stop_nobody(w: World) -> None:
     """Rule 1, P3: a lease without a usable ttl or deadline is dead, and a retry without a usable time is due."""
-    for kind, field in (("lease", "ttl"), ("lease", "deadline"), ("run", "at"), ("run", "delay")):
+    for kind, field in (("lease", "ttl"), ("lease", "deadline"), ("run", "at"), ("run", "delay"), ("run", "claims")):
         for value in (None, "x"):
             _odd(w, kind, field, value)
+
+
+def an_odd_fence_stops_nobody(w: World) -> None:
+    """Rule 1, P3: a last fence that is no number is no fence; the next one is the time."""
+    for value in (None, "x"):
+        _odd(w, "last", "fence", value)
+
+
+def a_damaged_run_is_pinned_anew(w: World) -> None:
+    """Rule 8, P3: a run that names no members of its thread holds nobody up: the batch is pinned again."""
+    for field in ("first", "last"):
+        for value in (None, "x"):
+            _odd(w, "run", field, value)
+
+
+def a_fresh_claim_counts_no_run_twice(w: World) -> None:
+    """I7: a thread without a batch has none that could have vanished: one claim, one run in hand."""
+    w.begin("m1")
+    assert w.tally("runs") == 1
 
 
 # ── a full server ──

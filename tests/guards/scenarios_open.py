@@ -172,7 +172,7 @@ def one_call_hints_at_its_earliest(w: World) -> None:
 def counts_add_up(w: World) -> None:
     """Stats: each thread of a call counts."""
     w.submits(("a", ["m1", "m2", "m1"]), ("b", ["m1"]), quiet=-1)
-    w.call("claim", *({"thread": thread, "claim": thread, "nonce": thread} for thread in "ab"))
+    w.call("claim", *({"thread": thread, "claim": thread} for thread in "ab"))
     assert {name: w.tally(name) for name in ("messages", "received", "duplicates", "runs")} == {
         "messages": 3, "received": 3, "duplicates": 1, "runs": 2,
     }  # fmt: skip

@@ -171,9 +171,11 @@ class Side:
 
     async def close(self) -> None:
         """End the lanes and the connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = set(self._tasks)
+        while left:  # again: the client that watches from inside a lane may lose a cancellation on Python 3.11
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.2)
         await self.wire.close()
         await self.store.aclose()
         await self.client.aclose()

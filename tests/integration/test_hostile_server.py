@@ -185,7 +185,9 @@ async def start_in_vain(side: Side, work: Work) -> None:
     """A Run begins, and the lane gives both its requests up."""
     task = asyncio.create_task(side.store.start(work))
     await asyncio.sleep(0)
-    side.store.lanes[0].fail(StoreError("the server is away"))
+    lane: Any = side.store.lanes[0]
+    for request in lane._waiting:
+        request.answer.set_exception(StoreError("the server is away"))
     await asyncio.wait([task])
     assert isinstance(task.exception(), StoreError)
 
