@@ -135,7 +135,8 @@ class Due:
         for thread, at in self._hinted.items():
             self._soon[thread] = at / 1000 - self._skew
         self._hinted.clear()
-        ready = [thread for thread, at in self._soon.items() if at <= now][: self._slots.free]
+        come = [thread for thread, at in self._soon.items() if at <= now]
+        ready = sorted(come, key=self._soon.__getitem__)[: self._slots.free]  # I12: who has waited longest
         for thread in ready:
             del self._soon[thread]
         return ready

@@ -5,6 +5,8 @@ Theory of operation
 ``put`` appends a message to the buffer of its partition and returns a future. One task per partition takes what
 gathered, capped by count and bytes, and sends it in one numbered script call; at most one call is under way, so
 messages are stored in the order in which they were submitted. An idle queue flushes at once; nobody waits for a timer.
+While the server works on a call, the callers of the one before wake up, and what they submit is made the next call
+(``_ready``), so that neither side waits for the other. Nothing of it counts as sent: until it is, it can be undone.
 
 The server applies a numbered call once. When the outcome of a call is unknown the same call is sent again until there
 is an answer, even after its callers have been told OutcomeUnknown: only then may the next call go out. So a caller who
@@ -21,7 +23,6 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from ._retry import reconnect
 from ._settings import Replicas
@@ -47,17 +48,18 @@ KNOWN = 10_000
 SMALL = 48
 
 
-@dataclass(slots=True, eq=False)
 class Waiting:
-    """A message on its way, and who waits for it."""
+    """A message on its way, and who waits for it. No dataclass: there is one for every message."""
 
-    entry: Entry
-    producer: str
-    number: int
-    until: float
-    replicas: Replicas | None
-    known: Stored | None = None
-    done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    __slots__ = ("done", "entry", "known", "number", "producer", "replicas", "until")
+
+    def __init__(
+        self, entry: Entry, producer: str, number: int, until: float, replicas: Replicas | None,
+        done: asyncio.Future[Stored],
+    ) -> None:  # fmt: skip
+        self.entry, self.producer, self.number = entry, producer, number
+        self.until, self.replicas, self.done = until, replicas, done
+        self.known: Stored | None = None
 
     @property
     def name(self) -> str:
@@ -81,17 +83,22 @@ class Intake:
     def __init__(self, store: Store, limit: int) -> None:
         self._limit = limit
         self._store = store
+        self._loop = asyncio.get_running_loop()
         self._made = 0
         self.gates = [Gate(store, partition) for partition in range(store.keys.partitions)]
 
     def put(self, entry: Entry, until: float, replicas: Replicas | None) -> asyncio.Future[Stored]:
         """Queue a message for storing, until *until* (loop time) at most. Raises QueueFull, QueueClosed."""
-        if self._limit <= sum([gate.size for gate in self.gates]):
+        waiting = 0
+        for gate in self.gates:
+            waiting += gate.size()
+        if waiting >= self._limit:
             raise QueueFull(f"{self._limit} messages of this process wait to be stored (intake_limit)")
         self._made += 1
-        waiting = Waiting(entry, self._store.producer, self._made, until, replicas)
-        self.gates[self._store.keys.partition(entry.thread)].put(waiting)
-        return waiting.done
+        done: asyncio.Future[Stored] = self._loop.create_future()
+        gate = self.gates[self._store.keys.partition(entry.thread)]
+        gate.put(Waiting(entry, self._store.producer, self._made, until, replicas, done))
+        return done
 
     async def drained(self) -> None:
         """Return when nothing waits any more."""
@@ -108,6 +115,7 @@ class Gate:
         self._wire = store.wire()
         self._buffer: deque[Waiting] = deque()
         self._flight: list[Waiting] = []
+        self._ready: tuple[list[Waiting], Submission] | None = None
         self._sent = False
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -118,10 +126,9 @@ class Gate:
         self.idle = asyncio.Event()
         self.idle.set()
 
-    @property
     def size(self) -> int:
         """Messages that wait here."""
-        return len(self._buffer) + len(self._flight)
+        return len(self._buffer) + len(self._flight) + (len(self._ready[0]) if self._ready else 0)
 
     def put(self, waiting: Waiting) -> None:
         """Append; the timer that ends the oldest's wait is armed once."""
@@ -137,13 +144,13 @@ class Gate:
         """Flush until cancelled."""
         try:
             while True:
-                if not self._buffer:
+                if not self._buffer and self._ready is None:
                     self.idle.set()
                     self._arrived.clear()
                     await self._arrived.wait()
-                self._flight = self._next()
+                self._flight, call = self._take()
                 if self._flight:
-                    await self._flush()
+                    await self._flush(call)
                 self._flight = []
         except asyncio.CancelledError:
             self._end()
@@ -159,6 +166,7 @@ class Gate:
 
     def _end(self) -> None:
         self._closed = True
+        self._undo()
         if self._timer is not None:
             self._timer.cancel()
         for waiting in self._flight:
@@ -185,13 +193,33 @@ class Gate:
             size += waiting.entry.size
         return taken
 
-    async def _flush(self) -> None:
+    def _make(self) -> tuple[list[Waiting], Submission]:
+        flight = self._next()
         self._number += 1
+        entries = [waiting.entry for waiting in flight if waiting.known is None]
+        call = Submission(self._partition, self._store.producer, self._number, entries, self._replicas(flight))
+        self._store.pack(call)
+        return flight, call
+
+    def _look_ahead(self) -> None:
+        if self._ready is None and self._flight and len(self._buffer) >= SMALL:
+            self._ready = self._make()
+
+    def _take(self) -> tuple[list[Waiting], Submission]:
+        if self._ready is not None and any(waiting.done.done() for waiting in self._ready[0]):
+            self._undo()
+        ready, self._ready = self._ready, None
+        return ready or self._make()
+
+    def _undo(self) -> None:
+        """What was made ready waits as before: its time is over, or more is known about it by now."""
+        if self._ready is not None:
+            self._buffer.extendleft(reversed(self._ready[0]))
+            self._ready = None
+
+    async def _flush(self, call: Submission) -> None:
         self._sent = False
         tries = 0
-        replicas = self._replicas(self._flight)
-        entries = [waiting.entry for waiting in self._flight if waiting.known is None]
-        call = Submission(self._partition, self._store.producer, self._number, entries, replicas)
         while self._sent or not all(waiting.done.done() for waiting in self._flight):
             try:
                 answer, heard = await self._store.submit(self._wire, call, resend=self._sent)
@@ -205,7 +233,7 @@ class Gate:
                 self._store.heard(None)
                 self._refusal = None
                 self._answer(answer, heard)
-                await self._repair(entries, answer)
+                await self._repair(call.entries, answer)
                 return
 
     async def _joined(self, error: StreambatchError) -> bool:
@@ -242,6 +270,7 @@ class Gate:
                 waiting.fail(self._unknown(waiting))
             return
         following = iter(answer)
+        told: list[tuple[asyncio.Future[Stored], Stored]] = []
         for waiting in self._flight:
             stored = waiting.known or next(following)
             if waiting.done.done():
@@ -257,7 +286,13 @@ class Gate:
                     )
                 )
             else:
-                waiting.done.set_result(stored)
+                told.append((waiting.done, stored))
+        if self._buffer or self._ready:  # the next call is sent first: the server works while the callers wake up
+            loop = asyncio.get_running_loop()
+            loop.call_soon(_tell, told)
+            loop.call_soon(loop.call_soon, self._look_ahead)  # when they have submitted again
+        else:
+            _tell(told)
 
     async def _repair(self, entries: Sequence[Entry], answer: list[Stored] | None) -> None:
         for entry, stored in zip(entries, answer or (), strict=False):
@@ -271,6 +306,7 @@ class Gate:
         """For a caller who comes again with a made-up name; a name that was given is the server's to remember."""
         if waiting.entry.message_id or stored.word in REFUSED:
             return
+        self._undo()
         self._settled[waiting.entry.thread, waiting.name] = Stored("duplicate", stored.entry)
         while len(self._settled) > KNOWN:
             self._settled.popitem(last=False)
@@ -278,6 +314,7 @@ class Gate:
     def _expire(self) -> None:
         """End the waits that are over; nothing that is under way is touched."""
         now = asyncio.get_running_loop().time()
+        self._undo()
         while self._buffer and self._buffer[0].until <= now:
             self._buffer.popleft().fail(self._away())
         for waiting in self._flight:
@@ -303,6 +340,12 @@ class Gate:
     def _replicas(flight: Sequence[Waiting]) -> Replicas | None:
         asked = [waiting.replicas for waiting in flight if waiting.replicas is not None]
         return max(asked, key=lambda r: (r.count, r.timeout)) if asked else None
+
+
+def _tell(told: list[tuple[asyncio.Future[Stored], Stored]]) -> None:
+    for done, stored in told:
+        if not done.done():
+            done.set_result(stored)
 
 
 def _refusal(word: str, thread: str) -> NotAccepted:

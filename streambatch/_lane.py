@@ -28,6 +28,7 @@ from ._scripts import Arg, Call, Script, Wire
 from .errors import Refused, StoreError, StreambatchError, Unreachable, UsageError
 
 Row = list[Any]
+SMALL = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +102,8 @@ class Lane:
     def _next(self) -> list[Request]:
         batch: list[Request] = []
         size = 0
-        while self._waiting and len(batch) < self.MOST and size < self.MOST_BYTES:
+        most = min(self.MOST, max(SMALL, len(self._waiting) // 2))
+        while self._waiting and len(batch) < most and size < self.MOST_BYTES:
             if self._waiting[0].alone and batch:
                 break
             request = self._waiting.popleft()

@@ -193,5 +193,5 @@ class Life:
             reason = "the server does not answer"
         elif last is not None and last > 5 * LONGEST and free > 0:
             reason = f"no successful poll for {last:.1f} s"
-        waiting = sum(gate.size for gate in self.intake.gates)
+        waiting = sum(gate.size() for gate in self.intake.gates)
         return Health(not reason, reason, last, 0 if worker is None else len(worker), free, waiting)

@@ -107,9 +107,9 @@ class Script:
 SUBMIT = Script.load(
     "submit",
     "producer",
-    "number resend producer_ttl max_pending max_bytes",
+    "number resend producer_ttl max_pending max_bytes memory wait",
     "stream window run last",
-    "mid memory author size wait quiet m",
+    "mid author size quiet m",
 )
 PEEK = Script.load("peek", "meta due outbox", "now partitions horizon runs hands limit")
 CLAIM = Script.load("claim", "thread claim")

@@ -283,9 +283,13 @@ class Store:
         argv = [self.clock, self.keys.partitions, ms(s.horizon), int(self.runs), int(self.hands), limit]
         return Peek.of(await wire.call(scripts.PEEK, self.keys.shared(partition)[:3], argv))
 
+    def pack(self, call: Submission, *, resend: bool = False) -> tuple[list[str], list[Arg]]:
+        """KEYS and ARGV of a numbered submit call."""
+        return call.pack(self.keys, self.settings, self.opening(), PRODUCER_TTL, resend=resend)
+
     async def submit(self, wire: Wire, call: Submission, *, resend: bool) -> tuple[list[Stored] | None, Replicated]:
         """One exchange of a numbered submit call; with replicas, WAIT on the same connection."""
-        keys, argv = call.pack(self.keys, self.settings, self.opening(), PRODUCER_TTL, resend=resend)
+        keys, argv = self.pack(call, resend=resend)
         calls = [Call(scripts.SUBMIT, keys, argv)]
         if call.replicas is not None:
             calls.append(Call(None, (), ("WAIT", call.replicas.count, ms(call.replicas.timeout))))

@@ -11,23 +11,21 @@ from typing import NamedTuple
 
 from ._keys import Keys
 from ._scripts import Arg
-from ._settings import Replicas, Settings
+from ._settings import Replicas, Settings, ms
 
 _THREAD = ("stream", "window", "run", "last")
 
 
 class Entry(NamedTuple):
-    """A message as the submit script takes it; times in ms, quiet < 0 means due at once.
+    """A message as the submit script takes it; quiet in ms, < 0 means due at once.
 
     A tuple, like ``Stored``: there is one for every message, and a frozen dataclass costs a microsecond more.
     """
 
     thread: str
     message_id: str
-    memory: int
     author: str
     size: int
-    wait: int
     quiet: int
     data: bytes
 
@@ -54,6 +52,7 @@ class Submission:
     ) -> None:
         self.partition, self.producer, self.number = partition, producer, number
         self.entries, self.replicas = entries, replicas
+        self._packed: tuple[list[str], list[Arg]] | None = None
         self._groups: dict[str, list[int]] = {}
         for position, entry in enumerate(entries):
             self._groups.setdefault(entry.thread, []).append(position)
@@ -61,17 +60,24 @@ class Submission:
     def pack(
         self, keys: Keys, settings: Settings, opening: Sequence[Arg], ttl: int, *, resend: bool
     ) -> tuple[list[str], list[Arg]]:
-        """KEYS and ARGV."""
+        """KEYS and ARGV; made once, but for what may differ when it is sent again."""
+        if self._packed is None:
+            self._packed = self._pack(keys, settings, ttl)
+        found, argv = self._packed
+        return found, [*opening, self.number, int(resend), *argv]
+
+    def _pack(self, keys: Keys, settings: Settings, ttl: int) -> tuple[list[str], list[Arg]]:
         partition, entries = self.partition, self.entries
         found = [*keys.shared(partition), keys.producer(partition, self.producer)]
-        argv: list[Arg] = [*opening, self.number, int(resend), ttl, settings.max_pending, settings.max_pending_bytes]
+        memory = ms(settings.dedup_window)
+        argv: list[Arg] = [ttl, settings.max_pending, settings.max_pending_bytes, memory, ms(settings.max_wait)]
         for thread, positions in self._groups.items():
             found += keys.some(partition, thread, _THREAD)
             argv += (thread, len(positions))
             for position in positions:
                 entry = entries[position]
                 argv += entry[1:]
-                if entry.memory:
+                if memory and entry.message_id:
                     found.append(keys.seen(partition, thread, entry.message_id))
         return found, argv
 

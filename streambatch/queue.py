@@ -163,7 +163,7 @@ class BatchQueue:
         name = id_of(thread, "thread")
         entry = self._entry(name, content, message_id, author, sent_at, metadata, debounce, now=now)
         given = entry.message_id
-        if self._stale(sent_at):
+        if sent_at is not None and self._stale(sent_at):
             return Receipt(name, "0-0", given, "dropped", opened.echo)
         until = opened.time() + self.settings.submit_timeout
         word, stored = await opened.intake.put(entry, until, self._replicas(durability))
@@ -265,16 +265,15 @@ class BatchQueue:
         s = self.settings
         given = "" if message_id is None else id_of(message_id, "message_id")
         who = "" if author is None else id_of(author, "author")
-        self._checked(sent_at, metadata)
+        if sent_at is not None or metadata is not None:
+            self._checked(sent_at, metadata)
         quiet = s.debounce_of(thread) if debounce is None else seconds("debounce", debounce)
         data = encode_message(content_of(content), sent_at, metadata or {})
         if len(data) > s.max_message_bytes:
             raise TooLarge(f"the message has {len(data)} bytes; max_message_bytes is {s.max_message_bytes}")
         if not isinstance(self._codec, Plain):
             data = self._codec.encode(data, context("message", thread, given))
-        size = len(data) + len(given) + len(who)
-        memory = ms(s.dedup_window) if given else 0
-        return Entry(thread, given, memory, who, size, ms(s.max_wait), -1 if now else ms(quiet), data)
+        return Entry(thread, given, who, len(data) + len(given) + len(who), -1 if now else ms(quiet), data)
 
     @staticmethod
     def _checked(sent_at: object, metadata: object) -> None:
@@ -283,12 +282,8 @@ class BatchQueue:
         if metadata is not None and not isinstance(metadata, Mapping):
             raise UsageError(f"metadata is a mapping of JSON data, not {type(metadata).__name__}")
 
-    def _stale(self, sent_at: datetime | None) -> bool:
-        return (
-            self.settings.max_age is not None
-            and sent_at is not None
-            and time() - sent_at.timestamp() > self.settings.max_age
-        )
+    def _stale(self, sent_at: datetime) -> bool:
+        return self.settings.max_age is not None and time() - sent_at.timestamp() > self.settings.max_age
 
     def _replicas(self, durability: Durability | None) -> Replicas | None:
         asked = self.settings.durability if durability is None else durability

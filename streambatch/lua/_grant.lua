@@ -2,13 +2,13 @@
 local function grant(thread, k, r, phase, claim)
   local token = redis.call('INCR', epoch) .. ':' .. claim
   local prior = tonumber(redis.call('HGET', k.last, 'fence') or 0) or 0
-  local fence = string.format('%.0f', math.max(prior + 1, now * 1000))
-  redis.call('HSET', k.lease, 'token', token, 'claim', claim, 'owner', owner, 'deadline', now + ttl, 'ttl', ttl,
+  local fence = ms(math.max(prior + 1, now * 1000))
+  redis.call('HSET', k.lease, 'token', token, 'claim', claim, 'owner', owner, 'deadline', ms(now + ttl), 'ttl', ms(ttl),
     'phase', phase)
-  redis.call('PEXPIRE', k.lease, ttl + 60000)
+  redis.call('PEXPIRE', k.lease, ms(ttl + 60000))
   redis.call('HSET', k.last, 'fence', fence)
   redis.call('PERSIST', k.last)
-  r.claims = tostring((tonumber(r.claims) or 0) + 1)
+  r.claims = ms((tonumber(r.claims) or 0) + 1)
   redis.call('HSET', k.run, 'fence', fence, 'claims', r.claims)
   place(thread, phase == 'run' and due or outbox, now + ttl, true)
   return token, fence

@@ -11,14 +11,15 @@ end
 -- I2: ids stay ascending although the stream was deleted and made anew (`prior`: the last id of the old one), and in a
 -- test that steps its clock back.
 local function append(stream, prior, ...)
-  local auto = simulated and string.format('%.0f-*', now) or '*'
-  local ms, seq = string.match(prior or '', '(%d+)-(%d+)')
-  if ms and tonumber(ms) >= now then auto = ms .. '-' .. string.format('%.0f', seq + 1) end
+  local auto = simulated and ms(now) .. '-*' or '*'
+  local at, seq
+  if prior then at, seq = string.match(prior, '(%d+)-(%d+)') end
+  if at and tonumber(at) >= now then auto = at .. '-' .. ms(seq + 1) end
   local id = redis.pcall('XADD', stream, auto, ...)
   local entries = simulated and id.err and redis.pcall('XRANGE', stream, '-', '+') or {}
   if #entries == 0 then return id end
-  ms, seq = string.match(entries[#entries][1], '(%d+)-(%d+)')
-  return redis.call('XADD', stream, ms .. '-' .. string.format('%.0f', seq + 1), ...)
+  at, seq = string.match(entries[#entries][1], '(%d+)-(%d+)')
+  return redis.call('XADD', stream, at .. '-' .. ms(seq + 1), ...)
 end
 local function remember(producer, number, answer, ttl)
   redis.call('HSET', producer, 'n', number, 'a', answer)

@@ -12,8 +12,6 @@ local function window_at(w)
   if w.n >= most or w.b >= most_bytes or w.f > now then at = math.min(at, now) end
   return at
 end
--- Numbers are written as text: the server's own conversion of a Lua number costs half a microsecond each.
-local function ms(t) return string.format('%.0f', t) end
 local function window_save(window, w)
-  redis.call('HSET', window, 'n', w.n .. '', 'b', w.b .. '', 'f', ms(w.f), 'q', ms(w.q), 'w', ms(w.w))
+  redis.call('HSET', window, 'n', ms(w.n), 'b', ms(w.b), 'f', ms(w.f), 'q', ms(w.q), 'w', ms(w.w))
 end

@@ -4,10 +4,11 @@
 -- 'stale' (older number); 'unknown' (producer gone). Refused at maxmemory: it must not fill up for good.  O(messages).
 -- uses: _open _window _producer
 local producer = unpack(KEYS, 11, 11)
-local number, resend, producer_ttl, max_pending, max_bytes = unpack(ARGV, 6, 10)
-local known, key, i, answer = recall(producer, number, resend, producer_ttl), 12, 11, {}
+local number, resend, producer_ttl, max_pending, max_bytes, memory, wait = unpack(ARGV, 6, 12)
+local known, key, i, answer = recall(producer, number, resend, producer_ttl), 12, 13, {}
 if known then return known end
-max_pending, max_bytes = tonumber(max_pending), tonumber(max_bytes)
+max_pending, max_bytes, wait = tonumber(max_pending), tonumber(max_bytes), tonumber(wait)
+local remembers = tonumber(memory) > 0
 while i <= #ARGV do
   local thread, n = ARGV[i], tonumber(ARGV[i + 1])
   local stream, window, run, last = unpack(KEYS, key, key + 3)
@@ -21,9 +22,9 @@ while i <= #ARGV do
   end
   local stored = 0
   for _ = 1, n do
-    local mid, memory, author, size, wait, quiet, m = unpack(ARGV, i, i + 6)
-    i = i + 7
-    local seen, word, id = tonumber(memory) > 0, 'd', nil
+    local mid, author, size, quiet, m = unpack(ARGV, i, i + 4)
+    i = i + 5
+    local seen, word, id = remembers and mid ~= '', 'd', nil
     if seen then id, key = redis.pcall('GET', KEYS[key]), key + 1 end
     if bad then word, id = 'x', string.match(bad, '}:(%a+)')
     elseif not id or id.err then
@@ -39,9 +40,10 @@ while i <= #ARGV do
       if seen then redis.call('SET', KEYS[key - 1], id, 'PX', memory) end
       if w.n == 0 then w.f, w.q = now, -1 end
       if tonumber(quiet) < 0 then w.q = 0 elseif w.q ~= 0 then w.q = now + quiet end
-      w.n, w.b, w.w, stored = w.n + 1, w.b + size, tonumber(wait), stored + 1
+      w.n, w.b, w.w, stored = w.n + 1, w.b + size, wait, stored + 1
     elseif word == 'd' then count('duplicates', 1) end
-    answer[#answer + 1] = word .. ' ' .. id
+    answer[#answer + 1] = word
+    answer[#answer + 1] = id
   end
   if stored > 0 then
     window_save(window, w)

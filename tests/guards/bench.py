@@ -214,7 +214,7 @@ class World:
             argv += [thread, len(messages)]
             for message in messages:
                 own: dict[str, Any] = {**known, **({"mid": message} if isinstance(message, str) else message)}
-                if int(own["memory"]) > 0:
+                if int(own["memory"]) > 0 and own["mid"]:
                     keys.append(self.keys.seen(0, thread, own["mid"]))
                 argv += [own[arg] for arg in shape.item_argv]
         words = str(self.send("submit", keys, argv)).split(" ")

@@ -117,9 +117,16 @@ def submit_passes_foreign_keys(w: World) -> None:
 
 
 def a_submit_without_memory(w: World) -> None:
-    """I6: a message that is not remembered names no key of its own, so its neighbours' keys are read right."""
-    unseen = {"mid": "m1", "memory": 0}
-    said = w.attempt(lambda: w.submits(("a", [unseen, unseen, "m2"]), ("b", ["m3"])))
+    """I6: without a window no message names a key of its own, so the keys of the threads are read right."""
+    said = w.attempt(lambda: w.submits(("a", ["m1", "m1"]), ("b", ["m3"]), memory=0))
+    assert not isinstance(said, Aborted), said.text
+    assert [word for word, _ in said] == ["q", "q", "q"]
+    assert not w.db.exists(w.keys.seen(0, "a", "m1"), w.keys.seen(0, "b", "m3"))
+
+
+def a_submit_without_an_id(w: World) -> None:
+    """I6: a message without an id names no key of its own, so its neighbours' keys are read right."""
+    said = w.attempt(lambda: w.submits(("a", ["", "", "m2"]), ("b", ["m3"])))
     assert not isinstance(said, Aborted), said.text
     assert [word for word, _ in said] == ["q", "q", "q", "q"]
     assert w.db.exists(w.keys.seen(0, "a", "m2"), w.keys.seen(0, "b", "m3")) == 2

@@ -23,7 +23,7 @@ from streambatch._keys import Keys
 from streambatch._messages import Answer, Batch, Message, Reply, encode_message
 from streambatch._ports import Codec, Plain
 from streambatch._rows import Claimed, Handover, NotNow, Work
-from streambatch._scripts import Call, Refused, Wire
+from streambatch._scripts import Arg, Call, Refused, Wire
 from streambatch._settings import Settings
 from streambatch._store import Store
 from streambatch._submit import Entry, Stored, Submission
@@ -46,20 +46,24 @@ RESENT = {
 HOSTILE = ("{}", "}{", "a\0b", "line\nbreak", "a:b:c", "%d%s%", "'\"\\", "ünï-🦊", " ", "x" * 256, "é" * 128, "0", "-")
 
 
-def entry(
-    thread: str,
-    text: str,
-    name: str = "",
-    *,
-    memory: float = 0,
-    wait: float = 15_000,
-    quiet: float = 0,
-    author: str = "",
-) -> Entry:
-    """A message as submit takes it; times in ms."""
+def entry(thread: str, text: str, name: str = "", *, quiet: float = 0, author: str = "") -> Entry:
+    """A message as submit takes it; *quiet* in ms."""
     data = encode_message(text, None, {})
-    times = {"memory": round(memory), "wait": round(wait), "quiet": round(quiet)}
-    return Entry(thread=thread, message_id=name, author=author, size=len(data) + len(name), data=data, **times)
+    return Entry(thread, name, author, len(data) + len(name), round(quiet), data)
+
+
+class Timed(Submission):
+    """A call of a process whose dedup_window and max_wait are other ones, in ms."""
+
+    memory: float = HOUR
+    wait: float = 15_000
+
+    def pack(
+        self, keys: Keys, settings: Settings, opening: Sequence[Arg], ttl: int, *, resend: bool
+    ) -> tuple[list[str], list[Arg]]:
+        """KEYS and ARGV."""
+        settings = replace(settings, dedup_window=self.memory / 1000, max_wait=self.wait / 1000)
+        return super().pack(keys, settings, opening, ttl, resend=resend)
 
 
 class Bench:
@@ -228,11 +232,11 @@ class Side:
         self.number += 1
         names = [*ids, *[""] * (len(texts) - len(ids))]
         entries = [
-            entry(thread, text, name, memory=memory if name else 0, wait=wait, quiet=quiet, author=author)
-            for text, name in zip(texts, names, strict=True)
+            entry(thread, text, name, quiet=quiet, author=author) for text, name in zip(texts, names, strict=True)
         ]
-        partition = self.store.keys.partition(thread)
-        return Submission(partition, self.producer, self.number, entries, None)
+        call = Timed(self.store.keys.partition(thread), self.producer, self.number, entries, None)
+        call.memory, call.wait = memory, wait
+        return call
 
     async def send(self, call: Submission, *, resend: bool = False) -> list[Stored] | None:
         """Send a numbered call."""

@@ -81,7 +81,7 @@ async def test_p20_a_foreign_key_in_a_submit_of_many(still: Bench, kind: str, ty
     still.watch = False
     side = await still.side(lease=0.5)
     await spoil(still, kind, BAD, type_)
-    entries = [entry(thread, "a", "m", memory=60_000) for thread in THREADS]
+    entries = [entry(thread, "a", "m") for thread in THREADS]
     call = Submission(0, side.producer, 1, entries, None)
     side.number = 1
     stored = await side.send(call)

@@ -135,12 +135,12 @@ def test_content_never_reaches_a_repr() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=1, max_size=30))
 def test_a_call_groups_by_thread_and_answers_in_the_order_given(given_: list[tuple[str, int]]) -> None:
     """The script sees each thread once; each caller gets the outcome of its own message."""
-    entries = [Entry(t, f"{n}", memory, "", 1, 1, 1, b"x") for n, (t, memory) in enumerate(given_)]
+    entries = [Entry(t, f"{n}" * named, "", 1, 1, b"x") for n, (t, named) in enumerate(given_)]
     call = Submission(0, "p", 1, entries, None)
     keys, argv = call.pack(Keys("n", 1), Settings(), [], 1, resend=False)
     threads = list(dict.fromkeys(t for t, _ in given_))
-    assert len(keys) == 11 + 4 * len(threads) + sum(memory for _, memory in given_)
-    assert len(argv) == 5 + 2 * len(threads) + 7 * len(given_)
+    assert len(keys) == 11 + 4 * len(threads) + sum(named for _, named in given_)
+    assert len(argv) == 7 + 2 * len(threads) + 5 * len(given_)
     grouped = [n for thread in threads for n, (t, _) in enumerate(given_) if t == thread]
     answer = " ".join(f"q {n}-0" for n in grouped).encode()
     assert [stored.entry for stored in call.unpack(answer) or ()] == [f"{n}-0" for n in range(len(given_))]
