@@ -127,7 +127,8 @@ def chat(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=MODEL)
-    session.run("python", "-m", "pytest", *session.posargs)
+    # Two at a time: most tests wait for processes and windows. Later arguments win, so `-n 0` runs them one by one.
+    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
 @nox.session

@@ -1,8 +1,8 @@
 local meta, due, outbox, parked, paused, tally, epoch, awaited, hints, dead = unpack(KEYS, 1, 10)
 local now, partitions, horizon, most, most_bytes = unpack(ARGV, 1, 5)
 
--- Opens every script that changes a thread's state: the clock, the layout check, and the one place that writes
--- an index (I5). `now` is '' but for tests; no two scripts may disagree about the clock, so nobody else sends one.
+-- Opens every script that changes a thread's state: the clock, the layout check, the one place that writes an index
+-- (I5). `now` is '' but for tests; no two scripts may disagree about the clock.
 local simulated = now ~= ''
 if simulated then
   now = tonumber(now)
@@ -13,9 +13,7 @@ end
 horizon, most, most_bytes = tonumber(horizon), tonumber(most), tonumber(most_bytes)
 local m = redis.call('HMGET', meta, 'layout', 'partitions', 'paused', 'delivers')
 if not m[1] then return redis.error_reply('SBNEW attach first') end
-if m[1] ~= '1' or m[2] ~= partitions then
-  return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2]))
-end
+if m[1] ~= '1' or m[2] ~= partitions then return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2])) end
 local halted, delivers = m[3] == '1', m[4] == '1'
 local may_park = redis.call('EXISTS', parked, paused) > 0
 
@@ -25,9 +23,8 @@ local function count(field, n) counts[field] = (counts[field] or 0) + n end
 -- Numbers are written as text, made once a call: the server's own conversion costs half a microsecond each time.
 local texts = {}
 local function ms(t)
-  local text = texts[t] or string.format('%.0f', t)
-  texts[t] = text
-  return text
+  texts[t] = texts[t] or string.format('%.0f', t)
+  return texts[t]
 end
 
 -- A read that may meet foreign data; the verb checks `bad` before its first write (Lua has no rollback).
@@ -50,10 +47,9 @@ local function place(thread, set, at, leased, waits)
   if set ~= outbox and not waits then redis.call('ZREM', outbox, thread) end
   if may_park and set ~= parked then redis.call('ZREM', parked, thread) end
   if not leased and at < (soonest[set] and soonest[set].at or math.huge) then soonest[set] = {at = at, thread = thread} end
-  return set
 end
 
--- Counts are written and sleepers are woken once per call; a hint is sent only if the head of an index moved earlier.
+-- Counts are written once per call, and sleepers are woken only if the head of an index moved earlier.
 local function close()
   for field, n in pairs(counts) do if n ~= 0 then redis.call('HINCRBY', tally, field, n) end end
   for set, s in pairs(soonest) do

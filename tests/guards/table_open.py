@@ -42,7 +42,7 @@ OPEN = (
         "Rule 10, I9: the head before the call is what counts."),
     Row("_open", "or math.huge)\n  end", "or 0)\n  end", s.a_hint_tells_of_an_earlier_head,
         "Rule 10: the first entry of an empty index is an earlier head."),
-    Row("_open", "texts[t] or string.format('%.0f', t)", "texts[t] or tostring(t)", lease.a_fence_is_written_in_full,
+    Row("_open", "or string.format('%.0f', t)", "or tostring(t)", lease.a_fence_is_written_in_full,
         "Rule 3: Lua prints 1.79e+15, the server would read another number."),
     Row("_open", "redis.call('ZADD', set, ms(at), thread)", "", s.a_thread_is_in_one_index,
         "I5: what waits is in an index after every script."),
