@@ -66,7 +66,7 @@ class Life:
         self.desk = Desk(self.store)
         self.hints = Hints(client, plan.keys, self._heard, self.store.heard)
         self.echo = Echo(self.store, self.hints.listening.is_set)
-        self.keeper = Keeper(self.store, s.lease)
+        self.keeper = Keeper(self.store, s.lease, emit)
         self.worker: Worker | None = None
         if runner is not None or deliver is not None:
             turn = Turn(self.store, self.keeper, s, runner, deliver, emit)

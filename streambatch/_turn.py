@@ -139,7 +139,7 @@ class Turn:
         kind = getattr(runner, "kind", "")
         if work.kind and kind and work.kind != kind:
             raise _Pinned(work.kind)
-        async with hold.trusted(), asyncio.timeout(self._settings.run_timeout):
+        async with hold.trusted(self._settings.run_timeout):
             return answer_of(await runner.run(run.batch, run)), kind
 
     def _announce(self, work: Work, batch: Batch) -> None:
@@ -187,7 +187,7 @@ class Turn:
         deliver = self._deliver
         assert deliver is not None
         try:
-            async with hold.trusted(), asyncio.timeout(self._settings.deliver_timeout):
+            async with hold.trusted(self._settings.deliver_timeout):
                 await deliver(reply)
         except LeaseLost:
             raise

@@ -10,7 +10,8 @@ here. Nothing of the conversation is kept here; it is in the queue's server, in 
 starts no new Run, lets the running one finish, shows its answer and leaves; the second one leaves at once, which is the
 same as a kill. *Piped input* is one burst. So that starting the same command again after a kill does not ask the same
 thing twice, its messages get ids from a name that is written down before the first one is sent (`_Burst`), and used
-again until everything was answered.
+again until everything was answered. A person at a terminal sees why there is no answer, and decides; a script does not,
+so with piped input a provider that keeps refusing ends the session, exit code 1, and the messages are kept.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from streambatch.runners import ResponsesRunner
 
 T = TypeVar("T")
 REMOTE_MODEL = "gpt-5.6"
+REFUSALS, LONG = 3, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class _Runner(ResponsesRunner):
         try:
             return await super().run(batch, run)
         except Retry as error:
+            # Refused, not failed: a failure uses up an attempt, and ends by itself.
+            self.screen.refused += 0 if error.count else REFUSALS if (error.after or 0) >= LONG else 1
             self.screen.say(f"  {error}")
             raise
 
@@ -211,7 +215,7 @@ class _Chat:
         self._screen.waiting()
         await queue.run_now(self._wishes.thread)
         await self._unless_stopped(self._idle(queue))
-        if self._stop.is_set():
+        if self._stop.is_set() or self._refused():
             return
         last = receipts[-1]
         if not self._screen.told and last is not None and last.outcome == "duplicate":
@@ -235,10 +239,19 @@ class _Chat:
             self._screen.sent(-1)
         return receipt
 
+    def _refused(self) -> bool:
+        """Whether the provider keeps refusing, so that nobody should wait for it."""
+        if self._screen.refused < REFUSALS:
+            return False
+        if not self._code:
+            self._code = 1
+            self._screen.say("  gave up; the messages are kept: repair it and start the same command again")
+        return True
+
     async def _idle(self, queue: BatchQueue) -> None:
-        """Wait until nothing waits, runs or is on its way to the person."""
+        """Wait until nothing waits, runs or is on its way to the person, or there is no use in waiting."""
         changed = self._screen.changed
-        while True:
+        while not self._refused():
             changed.clear()
             if (await queue.explain(self._wishes.thread)).state == "idle":
                 return

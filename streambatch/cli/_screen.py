@@ -63,6 +63,7 @@ class Screen:
         self._open = False
         self.told = 0
         self.dead = 0
+        self.refused = 0
         self.changed = asyncio.Event()
 
     def say(self, text: str) -> None:
@@ -119,7 +120,7 @@ class Screen:
                 self.say(f"  {event.message}")
             case _:
                 pass
-        if isinstance(event, Answered | Delivered | Dead):
+        if isinstance(event, Answered | Delivered | Dead | Retrying):
             self.changed.set()
 
     def _started(self, event: Started) -> None:

@@ -161,14 +161,38 @@ async def test_a_refused_key_is_said_and_the_messages_stay(provider: Server, sta
     provider.script = [Step(status=401, body={"error": {"code": "invalid_api_key", "message": "no"}})]
     chat = await start_chat(provider.url)
     await chat.give("one\n")
-    await chat.until("the messages are safe")
+    assert await chat.end() == 1
     assert "HTTP 401 invalid_api_key" in chat.err
-    assert await chat.kill(signal.SIGINT) == 130
+    assert "gave up; the messages are kept" in chat.err
     chat = await start_chat(provider.url)
     await chat.give("")
     await chat.until("1 message left from last time: the Run failed")
     assert await chat.kill(signal.SIGINT) == 130
     assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(("refusals", "code"), [(2, 0), (3, 1)])
+async def test_a_provider_that_is_busy_is_asked_three_times(
+    provider: Server, start_chat: StartChat, refusals: int, code: int
+) -> None:
+    provider.script = [Step(status=429, headers={"retry-after": "0"}, body={}) for _ in range(refusals)]
+    chat = await start_chat(provider.url)
+    await chat.give("one\n")
+    assert await chat.end() == code
+    assert chat.out == ("" if code else "I got 1 messages: one\n")
+    assert ("gave up" in chat.err) == bool(code)
+    assert len(provider.requests) == 3
+
+
+async def test_a_person_decides_how_long_a_refused_key_is_waited_for(provider: Server, start_chat: StartChat) -> None:
+    provider.script = [Step(status=401, body={"error": {"code": "invalid_api_key", "message": "no"}})]
+    chat = await start_chat(provider.url, "--debounce", "0.1", terminal=True)
+    await chat.until("type; lines sent")
+    await chat.give("one\n")
+    await chat.until("the messages are safe")
+    await chat.give("/quit\n")
+    assert await chat.end() == 0
+    assert "gave up" not in chat.err
 
 
 async def test_a_message_that_is_too_large_is_said(provider: Server, start_chat: StartChat) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from streambatch import Batch, BatchQueue, StoreError, StreambatchError, Warned, _worker
+from streambatch import Batch, BatchQueue, Lost, StoreError, StreambatchError, Warned, _keeper, _worker
 from streambatch._scripts import Wire
 from tests.chaos.proxy import BlackHole
 from tests.conftest import StartServer
@@ -264,6 +264,28 @@ async def test_a_run_that_swallows_its_cancellation_keeps_no_queue_open(
         assert deaf.replies == []
     finally:
         await deaf.end()
+
+
+async def test_a_run_that_swallows_its_timeout_holds_its_thread_no_longer(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I9, I8: with run_timeout over, its lease ends by itself, the batch runs again, and the deaf Run commits nothing."""
+    monkeypatch.setattr(_keeper, "PATIENCE", 0.1)
+    deaf, heir = Deaf(), Shop()
+
+    async def answer(batch: Batch, run: Any) -> str:
+        return await deaf.answer(batch, run) if batch.attempt == 1 else "in time"
+
+    async with opened(heir, server.url, namespace, runner=answer, run_timeout=0.2, lease=0.5) as queue:
+        receipt = await queue.submit("t", "x")
+        reply = await receipt.reply(timeout=10)
+        assert reply is not None
+        assert reply.text == "in time"
+        assert [message for message in warnings(heir, "stuck") if "'t'" in message]
+        deaf.over.set()
+        await wait_for(lambda: any(isinstance(event, Lost) for event in heir.events), "the deaf Run to be told")
+        assert (await queue.stats()).dead == 0
+    assert [reply.text for reply in heir.replies] == ["in time"]
 
 
 async def test_a_run_that_ends_after_its_queue_leaves_no_task(

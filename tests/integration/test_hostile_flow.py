@@ -177,7 +177,8 @@ async def test_a_hand_over_that_never_ends_is_counted_and_buried(still: Bench) -
         handed.append(reply)
 
     await side.submit("t", "b")
-    turn = Turn(side.store, Keeper(side.store, 1.0), side.store.settings, None, deliver, emitter([side.events.append]))
+    emit = emitter([side.events.append])
+    turn = Turn(side.store, Keeper(side.store, 1.0, emit), side.store.settings, None, deliver, emit)
     await turn.go(last)
     assert handed == []
     letter = (await side.desk.dead(10, None))[0]
