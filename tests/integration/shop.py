@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from streambatch import Batch, BatchQueue, Reply
+from streambatch import Batch, BatchQueue, Reply, Warned
 from streambatch._events import Event
 from tests.rig import wait_for
 
@@ -65,3 +65,8 @@ async def opened(shop: Shop, url: str, namespace: str, **more: Any) -> AsyncGene
     given: dict[str, Any] = {"runner": shop.answer, "deliver": shop.deliver, "listeners": (shop.events.append,)}
     async with BatchQueue(url, namespace=namespace, **(given | FAST | more)) as queue:
         yield queue
+
+
+def warnings(shop: Shop, code: str) -> list[str]:
+    """What was warned of under a code."""
+    return [event.message for event in shop.events if isinstance(event, Warned) and event.code == code]
