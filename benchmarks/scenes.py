@@ -244,7 +244,7 @@ def _watch(stage: Stage, system: str, name: str, scene: str, debounce: float) ->
     worker.stop()
     told = worker.answer()
     stage.judge(system, name, told)
-    if abs(counted - work.wire - work.lua) > 2:
+    if counted != work.wire + work.lua:
         stage.violations.append(f"{system}, {name}: MONITOR saw {work.wire + work.lua} commands, INFO {counted}")
     window = stage.sizes.idle
     stage.book.note(

@@ -163,28 +163,25 @@ class Server:
         return sum(1 for _ in self.client.scan_iter(match="*:stream:*", count=1000))
 
     def watch(self, seconds: float) -> tuple[Work, int]:
-        """Return exactly what arrives in a window, by MONITOR, and the total of commandstats to compare with."""
-        before = self.read()
-        lines = b""
-        with socket.create_connection(("127.0.0.1", self.port)) as ear:
+        """Return exactly what arrives in a window, by MONITOR, and the total of commandstats to compare with.
+
+        The window begins and ends with our own reading of commandstats, which MONITOR shows too, so both count alike.
+        """
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as ear, ear.makefile("rb") as lines:
             ear.sendall(b"MONITOR\r\n")
-            ear.recv(5)
-            began = time.monotonic()
-            while (left := began + seconds - time.monotonic()) > 0:
-                ear.settimeout(max(left, 0.001))
-                try:
-                    lines += ear.recv(65536)
-                except TimeoutError:
-                    break
-        after = self.read()
+            lines.readline()
+            before = self.read()
+            time.sleep(seconds)
+            after = self.read()
+            names: list[tuple[str, bool]] = []
+            readings = 0
+            while readings < 2:
+                line = lines.readline()
+                match = _LINE.match(line)
+                if b'"commandstats"' in line:
+                    readings += 1
+                elif match is not None and readings == 1:
+                    names.append((match["name"].decode().lower(), b":" in match["from"]))
+        wires = [wire for name, wire in names if name not in OWN]
         counted = after.since(before)
-        wire = lua = 0
-        for line in lines.splitlines():
-            match = _LINE.match(line)
-            if match is None or match["name"].decode().lower() in OWN:
-                continue
-            if b":" in match["from"]:
-                wire += 1
-            else:
-                lua += 1
-        return Work(cpu=counted.cpu, wire=wire, lua=lua), counted.wire + counted.lua
+        return Work(cpu=counted.cpu, wire=sum(wires), lua=len(wires) - sum(wires)), counted.wire + counted.lua
