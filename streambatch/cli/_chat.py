@@ -12,19 +12,22 @@ same as a kill. *Piped input* is one burst. So that starting the same command ag
 thing twice, its messages get ids from a name that is written down before the first one is sent (`_Burst`), and used
 again until everything was answered. A person at a terminal sees why there is no answer, and decides; a script does not,
 so with piped input a provider that keeps refusing ends the session, exit code 1, and the messages are kept.
+*Two chats* at once have a namespace each, by their thread, so none shows the other's answers; a second one of the same
+thread in the same folder is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,6 +119,7 @@ class _Chat:
         self._wishes = wishes
         self._leave = False
         self._code = 0
+        self._name = hashlib.blake2b(wishes.thread.encode(errors="replace"), digest_size=6).hexdigest()
 
     async def hold(self) -> int:
         """Open everything, talk, close everything."""
@@ -128,12 +132,29 @@ class _Chat:
             self._wishes.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"the folder --data {self._wishes.data} cannot be made: {error.strerror}") from None
+        with self._alone():
+            return await self._open()
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Be the only chat of this thread in this folder."""
+        with (self._wishes.data / f"{self._name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"another chat of thread {self._wishes.thread!r} is open in {self._wishes.data};"
+                    " end it, or begin another conversation with --thread NAME"
+                ) from None
+            yield
+
+    async def _open(self) -> int:
         async with self._model() as runner:
             runner.screen = self._screen
             queue = BatchQueue(
                 self._wishes.url or f"embedded:{self._wishes.data / 'server'}",
                 runner=runner,
-                namespace="chat",
+                namespace=f"chat-{self._name}",
                 listeners=[self._screen.listen],
                 log=False,
                 debounce=self._wishes.debounce,
@@ -210,7 +231,7 @@ class _Chat:
         if not lines:
             await self._unless_stopped(self._idle(queue))
             return
-        burst = _Burst(self._wishes.data / "burst.json", [self._wishes.thread, *lines])
+        burst = _Burst(self._wishes.data / f"{self._name}.json", [self._wishes.thread, *lines])
         receipts = [await self._submit(queue, line, f"{burst.name}-{i}") for i, line in enumerate(lines)]
         self._screen.waiting()
         await queue.run_now(self._wishes.thread)

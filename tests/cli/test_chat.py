@@ -195,6 +195,26 @@ async def test_a_person_decides_how_long_a_refused_key_is_waited_for(provider: S
     assert "gave up" not in chat.err
 
 
+async def test_two_chats_in_one_folder(provider: Server, start_chat: StartChat) -> None:
+    """The same thread twice is refused; two threads share the server, and each shows its own answers only."""
+    first = await start_chat(provider.url, "--debounce", "0.1", terminal=True)
+    await first.until("type; lines sent")
+    same = await start_chat(provider.url)
+    await same.give("x\n")
+    assert await same.end() == 1
+    assert "another chat of thread" in same.err
+    assert "--thread NAME" in same.err
+    other = await start_chat(provider.url, "--thread", "other")
+    await other.give("two\n")
+    assert await other.end() == 0
+    assert other.out == "I got 1 messages: two\n"
+    await first.give("one\n")
+    await first.until("I got 1 messages: one", on="out")
+    assert "two" not in first.out + first.err
+    await first.give("/quit\n")
+    assert await first.end() == 0
+
+
 async def test_a_message_that_is_too_large_is_said(provider: Server, start_chat: StartChat) -> None:
     chat = await start_chat(provider.url)
     await chat.give("x" * 70_000 + "\nsmall\n")
@@ -263,7 +283,7 @@ async def test_the_note_about_a_burst_holds_no_text(provider: Server, start_chat
     chat = await start_chat(provider.url)
     await chat.give("secret words\n")
     await provider.asked.wait()
-    note = tmp_path / "streambatch-chat" / "burst.json"
+    (note,) = (tmp_path / "streambatch-chat").glob("*.json")
     assert "secret" not in note.read_text()
     assert set(json.loads(note.read_text())) == {"digest", "name"}
     os.kill(chat.child.pid, signal.SIGKILL)
