@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -216,7 +217,8 @@ class Wire:
         finally:
             if not done:
                 await self.close()
-            if _cancels() > asked:  # the client swallowed a cancellation, see _cancels
+            # Swallowed by the client, see _cancels; one that is under way goes on as it is, because anyio reads it.
+            if _cancels() > asked and not isinstance(sys.exception(), asyncio.CancelledError):
                 raise asyncio.CancelledError
         return answers
 

@@ -6,11 +6,13 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+import anyio
 import pytest
 from redis.asyncio import Redis
 
 from streambatch import Batch, BatchQueue, Lost, _keeper, _worker
 from streambatch._scripts import Wire
+from tests.conftest import StartServer
 from tests.integration.shop import Shop, opened, warnings
 from tests.rig import Server, wait_for
 
@@ -129,6 +131,20 @@ async def test_a_cancellation_that_the_clients_sending_loses_ends_the_call(serve
         assert call.cancelled()
     await wire.aclose()
     await client.aclose()
+
+
+async def test_a_scope_of_anyio_around_a_call_ends_in_it(start_server: StartServer, namespace: str) -> None:
+    """I11: frameworks cancel with anyio, which knows its cancellations by what they carry."""
+    server = start_server()
+    async with BatchQueue(server.url, namespace=namespace, log=False) as queue:
+        server.stop()
+        try:
+            with anyio.move_on_after(0.2) as scope:
+                await queue.stats()
+            assert scope.cancelled_caught
+        finally:
+            server.cont()
+        assert (await queue.stats()).messages == 0
 
 
 @pytest.mark.parametrize("steps", [*range(12), 20, 30, 50])
