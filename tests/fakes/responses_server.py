@@ -76,18 +76,23 @@ class Server:
         self.rule = rule
         self.url = ""
         self.asked = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.cut = asyncio.Event()
         self.open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
         self.open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._request(reader, writer)
         finally:
             self.open -= 1
             writer.close()
+            self.tasks.discard(task)
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -176,6 +181,10 @@ async def serving(rule: Callable[[Json], Step | None] | None = None, port: int =
         yield fake
     finally:
         server.close()
+        for task in fake.tasks:
+            task.cancel()
+        await asyncio.gather(*fake.tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # a transport closes in the next round of the loop
 
 
 async def _main() -> None:
