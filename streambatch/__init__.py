@@ -22,7 +22,7 @@ from ._events import (
     Warned,
 )
 from ._messages import Answer, Batch, Message, Part, Reply
-from ._ports import Codec, Listener, Run, Runner
+from ._ports import Codec, Limits, Listener, Quota, Run, Runner
 from ._settings import Replicas, Settings
 from .errors import (
     DeadLetter,
@@ -31,11 +31,13 @@ from .errors import (
     LeaseLost,
     NotAccepted,
     OutcomeUnknown,
+    Park,
     QueueClosed,
     QueueFull,
     ReplyExpired,
     Retracted,
     Retry,
+    RunCancelled,
     ServerAway,
     StoreError,
     StreambatchError,
@@ -63,16 +65,19 @@ __all__ = [
     "DurabilityUnknown",
     "Event",
     "LeaseLost",
+    "Limits",
     "Listener",
     "Lost",
     "Message",
     "NotAccepted",
     "OutcomeUnknown",
+    "Park",
     "Part",
     "Preview",
     "QueueClosed",
     "QueueFull",
     "Queued",
+    "Quota",
     "Receipt",
     "Repaired",
     "Replicas",
@@ -83,6 +88,7 @@ __all__ = [
     "Retry",
     "Retrying",
     "Run",
+    "RunCancelled",
     "Runner",
     "ServerAway",
     "Settings",

@@ -157,6 +157,7 @@ class Batch:
         attempt: 1 for the first Run of this batch, 2 after a crash or a retry.
         state: what the runner returned as ``Answer.state`` last time for this thread, or None.
         history: the turns that earlier Runs of this thread appended (local history), oldest first.
+        kind: the kind of runner that the thread's state and history belong to, or "" before its first Run.
     """
 
     thread: str
@@ -165,6 +166,7 @@ class Batch:
     attempt: int = 1
     state: Json = None
     history: tuple[Json, ...] = ()
+    kind: str = ""
 
     @property
     def text(self) -> str:
@@ -187,6 +189,7 @@ class Answer:
         flags: for example ``("incomplete",)``.
         turns: JSON turns to append to the thread's local history, committed with the settle.
         forget: how many of the oldest turns of ``Batch.history`` to drop in the same step.
+        kind: what the thread is from now on, of the runner's ``kinds``; "" means the runner's ``kind``.
     """
 
     text: str = ""
@@ -196,6 +199,7 @@ class Answer:
     flags: tuple[str, ...] = ()
     turns: tuple[Json, ...] = ()
     forget: int = 0
+    kind: str = ""
 
     def __repr__(self) -> str:
         return f"Answer(chars={len(self.text)}, parts={len(self.parts)}, flags={self.flags!r})"

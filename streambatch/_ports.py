@@ -6,6 +6,7 @@ Protocols, no base classes: whatever has the shape fits.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ._events import Event
@@ -14,6 +15,45 @@ from ._messages import Answer, Batch, Message, Reply
 Answered = Answer | str | None
 Deliver = Callable[[Reply], Awaitable[Any]]
 Listener = Callable[[Event], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the Runs of one scope may use together, over all processes of a namespace.
+
+    Attributes:
+        scope: what is shared, for example an account and a model; 1 to 64 of ``A-Z a-z 0-9 _ . : / -``. A shipped
+            runner makes one from its key, address and model if this is "".
+        concurrent: Runs at once; None sets no limit.
+        runs_per_minute: Runs that start in any 60 s; None sets no limit.
+        tokens_per_minute: tokens, in and out, in any 60 s, as the providers' usage says; None sets no limit.
+    """
+
+    scope: str = ""
+    concurrent: int | None = None
+    runs_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a provider says is left, as in its ``x-ratelimit-*`` headers; None is what it did not say.
+
+    Attributes:
+        requests: requests left.
+        requests_reset: seconds until they are renewed.
+        tokens: tokens left.
+        tokens_reset: seconds until they are renewed.
+        requests_limit: requests per minute that the provider allows.
+        tokens_limit: tokens per minute that the provider allows.
+    """
+
+    requests: int | None = None
+    requests_reset: float | None = None
+    tokens: int | None = None
+    tokens_reset: float | None = None
+    requests_limit: int | None = None
+    tokens_limit: int | None = None
 
 
 class Run(Protocol):
@@ -40,7 +80,11 @@ class Run(Protocol):
         ...
 
     def emit(self, data: object) -> None:
-        """Show a preview (streamed text) to the listeners; it is void if the Run is restarted."""
+        """Show a preview (streamed text, or JSON data) to whoever follows; it is void if the Run is restarted."""
+        ...
+
+    def quota(self, left: Quota) -> None:
+        """Tell the scope's limits what the provider says is left."""
         ...
 
 
@@ -50,8 +94,15 @@ class Runner(Protocol):
     Attributes:
         kind: pinned in the thread's head at its first Run, so that other settings never silently lose a live history.
 
-    It may also have ``history = True`` (it returns ``Answer.turns`` and wants ``Batch.history`` filled in) and an
-    ``async def aclose(self)``, which is awaited when the queue is left.
+    It may also have
+
+    - ``history = True``: it returns ``Answer.turns`` and wants ``Batch.history`` filled in;
+    - ``kinds``: all kinds of threads that it can go on with (`Batch.kind`); by default only its own;
+    - ``limits``: `Limits` that its Runs share with those of other processes;
+    - ``async def cancel(self, batch, run) -> Answer | str | None``: called when a Run was cancelled, after its ``run``
+      was ended, possibly in another process and more than once (`Run.data` is the last checkpoint): ends what the
+      provider still does, and returns what had been said, which is used if whoever cancelled wants to keep it;
+    - ``async def aclose(self)``: awaited when the queue is left.
     """
 
     @property

@@ -72,6 +72,7 @@ class Work:
             attempt=attempt,
             state=state,
             history=tuple(from_json(setting.decode(turn, "turn", thread), "history") for turn in self.turns),
+            kind=self.kind,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ._events import Emit, Preview
 from ._messages import Answer, Batch, Message, batch_id
-from ._ports import Answered, Deliver, Run, Runner
+from ._ports import Answered, Deliver, Quota, Run, Runner
 from ._rows import Work
 from ._store import Store
 from .errors import UsageError
@@ -24,6 +24,7 @@ class LiveRun:
         self._emit = emit
         self._takes = 0
         self.batch = batch
+        self.left: Quota | None = None
         data = work.checkpoint
         self.data = None if data is None else store.setting.decode(data, "checkpoint", batch.thread)
 
@@ -50,6 +51,10 @@ class LiveRun:
     def emit(self, data: object) -> None:
         """Show a preview to the listeners."""
         self._emit(Preview(self.batch.thread, self.batch.id, data))
+
+    def quota(self, left: Quota) -> None:
+        """What the provider says is left, for the limits of the scope."""
+        self.left = left
 
 
 class FunctionRunner:

@@ -137,10 +137,11 @@ class Turn:
         runner = self._runner
         assert runner is not None
         kind = getattr(runner, "kind", "")
-        if work.kind and kind and work.kind != kind:
+        if work.kind and kind and work.kind not in getattr(runner, "kinds", (kind,)):
             raise _Pinned(work.kind)
         async with hold.trusted(self._settings.run_timeout):
-            return answer_of(await runner.run(run.batch, run)), kind
+            answer = answer_of(await runner.run(run.batch, run))
+        return answer, answer.kind or kind
 
     def _announce(self, work: Work, batch: Batch) -> None:
         if batch.attempt > 1:

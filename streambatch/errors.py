@@ -15,13 +15,17 @@ StoreError         the server's          yes, later
 LeaseLost          nobody's              no: somebody else has the thread now; write nothing
 ================== ===================== =======================================================================
 
-``Retry`` and ``DeadLetter`` are not errors but signals that a runner or a deliver callback raises.
+``Retry``, ``Park`` and ``DeadLetter`` are not errors but signals that a runner or a deliver callback raises.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._messages import Reply
 
 LONGEST_RETRY = 7 * 86_400.0
 
@@ -143,6 +147,18 @@ class Retracted(StreambatchError):
     """The message was retracted before a Run saw it."""
 
 
+class RunCancelled(StreambatchError):
+    """The message was cancelled: with the Run that held it, or while it waited.
+
+    Attributes:
+        reply: what had been said until then, if whoever cancelled wanted to keep it; else None.
+    """
+
+    def __init__(self, message: str | None = None, *, reply: Reply | None = None) -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
 class ReplyExpired(StreambatchError):
     """The message was answered, but its reply is older than reply_retention and gone."""
 
@@ -167,15 +183,33 @@ class Retry(Exception):
         self.count = count
 
 
+class Park(Retry):
+    """Raised by a runner: for now nobody may run in its scope (rate limit, overload, quota, wrong key).
+
+    The batch waits, and its attempt does not count. If the runner has `Limits`, no Run of their scope starts in any
+    process of the namespace for *after* seconds; then one at a time and at most one a second, until one succeeded.
+
+    Args:
+        after: seconds (float) or timedelta until somebody tries again, a week at most; None means 5 s.
+        reason: why, in one sentence without message content; shown in events, logs and ``explain``.
+    """
+
+    def __init__(self, after: float | timedelta | None = None, *, reason: str = "") -> None:
+        super().__init__(5.0 if after is None else after, count=False, reason=reason)
+
+
 class DeadLetter(Exception):
     """Raised by a runner or a deliver callback: never try this again.
 
     Args:
         reason: one sentence without message content; kept with the dead letter and shown to operators.
+        split: one message may be what was refused: the batch is halved until that one is alone, and the others are
+            answered. Only for runners; a batch of one message becomes a dead letter at once.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, split: bool = False) -> None:
         self.reason = _sentence(reason)
+        self.split = split
         super().__init__(self.reason)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from streambatch import Answer, Batch, Message
+from streambatch import Answer, Batch, Message, Quota
 from streambatch.runners import ResponsesRunner
 
 
@@ -17,6 +17,7 @@ class FakeRun:
     data: bytes | None = None
     fence: int = 1
     shown: list[object] = field(default_factory=list[object])
+    left: Quota | None = None
 
     async def checkpoint(self, data: bytes) -> None:
         self.data = data
@@ -26,6 +27,9 @@ class FakeRun:
 
     def emit(self, data: object) -> None:
         self.shown.append(data)
+
+    def quota(self, left: Quota) -> None:
+        self.left = left
 
 
 def batch(*said: str | Message, history: tuple[Any, ...] = (), state: Any = None) -> Batch:
