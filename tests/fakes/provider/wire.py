@@ -73,11 +73,12 @@ class Request:
 
 def fields_of(request: Request) -> dict[str, Json]:
     """The object that is a request's body; an empty one if it has none."""
-    if request.body is None:
+    body: object = request.body
+    if body is None:
         return {}
-    if not isinstance(request.body, dict):
+    if not isinstance(body, dict):
         raise errors.refuse("We could not parse the JSON body of your request.")
-    return dict(cast("dict[str, Json]", request.body))
+    return dict(cast("dict[str, Json]", body))
 
 
 @dataclass(frozen=True, slots=True)
