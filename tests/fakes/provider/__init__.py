@@ -6,6 +6,20 @@ from .conversations import Conversation
 from .plan import Call, Fault, Plan, Switches
 from .record import Record
 from .server import Provider, serving
+from .threadrun import ThreadRun
+from .threads import Thread
 from .wire import Request
 
-__all__ = ["Call", "Conversation", "Fault", "Plan", "Provider", "Record", "Request", "Switches", "serving"]
+__all__ = [
+    "Call",
+    "Conversation",
+    "Fault",
+    "Plan",
+    "Provider",
+    "Record",
+    "Request",
+    "Switches",
+    "Thread",
+    "ThreadRun",
+    "serving",
+]

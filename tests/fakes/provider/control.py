@@ -27,7 +27,8 @@ async def state(fake: Provider, request: Request) -> Answer:
         "open": fake.open,
         "responses": len(fake.responses),
         "statuses": dict(Counter(one["status"] for one in fake.responses.values())),
-        "user_turns": {key: _user_turns(fake, key) for key in fake.conversations},
+        "user_turns": {key: _user_turns(fake, key) for key in (*fake.conversations, *fake.threads)},
+        "runs": dict(Counter(one.status for one in fake.runs.values())),
         "locked": [one.id for one in fake.conversations.values() if one.locked_by],
     }
     return Answer(told)

@@ -22,15 +22,16 @@ from fnmatch import fnmatchcase
 from math import ceil
 from typing import Any, cast
 
-from . import chat, control, conversations, errors, responses
+from . import chat, control, conversations, errors, responses, runs, threads
 from .items import Entry, entries, new_id
 from .plan import Fault, Json, Plan, Switches, passed
 from .record import Record
+from .threadrun import ThreadRun
 from .wire import Answer, Connection, Cut, Request, Stream, for_ever
 
 Rule = Callable[[Request], Plan | None]
 Handler = Callable[..., Awaitable[Answer | Stream]]
-_MODULES = (responses, conversations, chat, control)
+_MODULES = (responses, conversations, chat, runs, threads, control)
 #: The paths whose POST makes the model work.
 _WORK = re.compile(r"/responses|/chat/completions|/threads/runs|/threads/[^/]+/runs(/[^/]+/submit_tool_outputs)?")
 
@@ -50,6 +51,9 @@ class Provider:
         responses: the objects of all responses by id, running ones too.
         records: the same with input, plan and events.
         conversations: by id.
+        assistants: their objects by id.
+        threads: by id.
+        runs: the runs of all threads by id.
         models: the names of GET /models.
         asked: set by every POST that makes the model work; clear it to wait for the next.
         cut: set when a client goes away before its answer has ended.
@@ -69,6 +73,9 @@ class Provider:
         self.responses: dict[str, Json] = {}
         self.records: dict[str, Record] = {}
         self.conversations: dict[str, conversations.Conversation] = {}
+        self.assistants: dict[str, Json] = {}
+        self.threads: dict[str, threads.Thread] = {}
+        self.runs: dict[str, ThreadRun] = {}
         self.models = ["gpt-5.6", "m"]
         self.asked = asyncio.Event()
         self.cut = asyncio.Event()
@@ -91,11 +98,14 @@ class Provider:
         return [one for one in self.requests if one.method == "POST" and fnmatchcase(one.path, path)]
 
     def history(self, of: str) -> list[Entry]:
-        """What was said, oldest first, as (role or item type, text): along a response's chain, or in a conversation.
+        """What was said, oldest first, as (role or item type, text): along a response's chain, or in a conversation
+        or thread.
 
         Args:
-            of: the id of a response or conversation.
+            of: the id of a response, conversation or thread.
         """
+        if of in self.threads:
+            return self.threads[of].history
         if of in self.conversations:
             return entries(self.conversations[of].items)
         return responses.history(self, of)
