@@ -113,12 +113,13 @@ class Provider:
         """Answer 429 to everybody for so long."""
         self.switches.storm = asyncio.get_running_loop().time() + seconds
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something has happened after which *condition* is true."""
-        while not condition():
-            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watchers.append(watcher)
-            await watcher
+    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+        """Wait until something has happened after which *condition* is true; TimeoutError after *within* seconds."""
+        async with asyncio.timeout(within):
+            while not condition():
+                watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._watchers.append(watcher)
+                await watcher
 
     # What the handlers use.
 
