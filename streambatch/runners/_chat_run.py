@@ -64,7 +64,7 @@ class ChatRun:
         self._steps: list[dict[str, Any]] = self._memo.data.setdefault("steps", [])
         self._texts: list[str] = []  # of finished steps
         self._saying: list[str] = []
-        self._saved = asyncio.get_running_loop().time()
+        self._saved = 0.0
 
     async def go(self, turn: past.Turn, ask: Ask, counter: Counter) -> Answer:
         """Take all steps that are left, and return the answer.
@@ -136,10 +136,10 @@ class ChatRun:
             raise problem_of(error) from None
 
     async def _show(self, text: str) -> None:
-        begins = not self._saying
+        now, begins = asyncio.get_running_loop().time(), not self._saying
         self._saying.append(text)
         self._run.emit(f"\n\n{text}" if begins and any(self._texts) else text)
-        now = asyncio.get_running_loop().time()
+        self._saved = self._saved or now
         if now - self._saved >= SAVE_EVERY:
             self._saved = now
             self._memo.data["said"] = "".join(self._saying)
