@@ -14,18 +14,10 @@ import pytest
 from streambatch import Answer, Batch, DeadLetter, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
 from streambatch.runners import ChatRunner, _chat_run
-from tests.fakes.provider import Plan, Provider, serving
-from tests.runners.tools import FakeRun, Talk, ask, batch
+from tests.fakes.provider import Plan, Provider
+from tests.runners.tools import FakeRun, Talk, ask, batch, bodies
 
 PICTURE = Part("image", url="https://example.org/cat.png")
-
-
-@pytest.fixture
-async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
-    async with serving() as provider:
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
-        monkeypatch.setenv("OPENAI_API_KEY", "none")
-        yield provider
 
 
 @pytest.fixture
@@ -33,10 +25,6 @@ async def runner(fake: Provider) -> AsyncIterator[ChatRunner]:
     made = ChatRunner(model="m", instructions="Be kind.")
     yield made
     await made.aclose()
-
-
-def bodies(fake: Provider) -> list[Any]:
-    return [request.body for request in fake.posts("/chat/completions")]
 
 
 def messages(fake: Provider, number: int = -1) -> list[tuple[str, Any]]:

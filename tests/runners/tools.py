@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streambatch import Answer, Batch, Message, Quota, Runner
+from tests.fakes.provider import Provider
 
 
 @dataclass
@@ -58,3 +59,8 @@ class Talk:
         self.history = (*self.history[answer.forget :], *answer.turns)
         self.state = self.state if answer.state is None else answer.state
         return answer
+
+
+def bodies(fake: Provider) -> list[Any]:
+    """What Chat Completions was asked, in order."""
+    return [request.body for request in fake.posts("/chat/completions")]
