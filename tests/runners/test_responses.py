@@ -11,6 +11,7 @@ import pytest
 from streambatch import DeadLetter, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
 from streambatch.runners import ResponsesRunner
+from streambatch.runners._client import Client
 from tests.fakes.responses_server import Server, Step
 from tests.runners.tools import FakeRun, Talk, ask, batch
 
@@ -155,7 +156,8 @@ async def test_aclose_closes_only_what_the_runner_made(provider: Server, runner:
         await given.aclose()
         assert not client.is_closed()
     await ask(runner, batch("x"))
-    own: Any = vars(runner)["_own"]
+    made: Client = vars(runner)["_client"]
+    own: Any = vars(made)["_own"]
     await runner.aclose()
     assert own.is_closed()
     await ask(runner, batch("works again with a new one"))
