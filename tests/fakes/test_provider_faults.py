@@ -77,8 +77,8 @@ async def test_a_stream_hangs_until_it_is_told(fake: Provider, client: AsyncOpen
     fake.script.append(Plan(hang_after=2, hang=going))
     reading = asyncio.create_task(stream(client))
     await fake.until(lambda: [one["status"] for one in fake.responses.values()] == ["completed"])
-    for _ in range(2):
-        await client.responses.create(model="m", input="hi")  # whatever was sent before has arrived after a whole answer
+    for _ in range(2):  # whatever was sent before has arrived after a whole answer
+        await client.responses.create(model="m", input="hi")
     assert not reading.done()
     going.set()
     assert (await reading)[-1].type == "response.completed"

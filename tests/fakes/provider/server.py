@@ -278,7 +278,7 @@ async def serving(port: int = 0, rule: Rule | None = None, **switches: Any) -> A
     """
     fake = Provider(rule, **switches)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(fake.protocol, "127.0.0.1", port)
+    server = await loop.create_server(fake.protocol, "127.0.0.1", port, backlog=1024)
     fake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield fake
