@@ -29,7 +29,7 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[fakes.Provider]
 
 @pytest.fixture
 async def runner(provider: Server) -> AsyncIterator[ResponsesRunner]:
-    made = ResponsesRunner(model="m", instructions="Be kind.")
+    made = ResponsesRunner(model="m", instructions="Be kind.", state="local")
     yield made
     await made.aclose()
 
