@@ -20,7 +20,7 @@ What ends a step::
     failed, cancelled       `Ended`; the step is taken back: asking again is a new response
     refused (4xx)           Problem; the step is taken back: nothing was accepted
     not known any more      `Gone`; the step is taken back
-    deadline                it is cancelled and looked at for the last time, then Problem; the step is taken back
+    deadline                it is cancelled and looked at for the last time, then `Overdue`; the step is taken back
     nobody knows            Problem (AMBIGUOUS), and the step stays: the next attempt asks after it, if there is an id
 
 The deadline counts from the moment of sending, by the clock of the machine that sent, and goes on while nobody works.
@@ -55,6 +55,10 @@ WAITS = (0.2, 0.5, 1.0, 2.0, 3.0)
 
 class Gone(Exception):
     """The provider does not know the response (any more)."""
+
+
+class Overdue(Problem):
+    """The response did not end within its deadline and was cancelled, as far as that went."""
 
 
 @dataclass(slots=True)
@@ -224,7 +228,7 @@ class Asking:
                 if self.step.get("id") and (found := await self._look()) is not None:
                     return found
         await self.forget()
-        raise Problem("AMBIGUOUS", f"nothing within {self._deadline:g} s: it was cancelled")
+        raise Overdue("AMBIGUOUS", f"nothing within {self._deadline:g} s: it was cancelled")
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
         try:

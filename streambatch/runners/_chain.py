@@ -80,6 +80,9 @@ class Chain:
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """A response that is complete is in its chain."""
 
+    async def stuck(self) -> None:
+        """It is a branch nobody points to."""
+
     async def state(self, completion: Completion) -> Json:
         """The new head."""
         if await self._asking.kept(completion):

@@ -15,8 +15,10 @@ nothing, and an intent was just sent       nothing yet: it may still be on its w
 nothing, or what others said               posted, with the last item as the new base
 =========================================  ==========================================================================
 
-If the posted one is still running, the provider's lock answers ``conversation_locked``: the queue tries again later
-without using up an attempt, and by then the items are there. "Duplicate item found" says the same (C23).
+If the posted one is still running, the provider's lock is held. So who is unsure asks for the lock first, with a
+deletion of nothing, then looks at the items once more for as long as they may be late, and only then posts: a response
+that ends between a look and a POST would be there twice. While the lock is held the queue tries again later without
+using up an attempt. "Duplicate item found" says that it was posted (C23).
 
 A response is done when its items are there (C12): the next Run reads them. If they do not come within `COMMIT` seconds
 they are added by us, provided that the server says it knows the conversation; one that ignored ``conversation`` is an
@@ -142,9 +144,14 @@ class Talk:
         await self._memo.save()
         return made.id
 
+    async def stuck(self) -> None:
+        """What is stuck keeps the lock (C11): go on in a new conversation."""
+        await self._replace()
+
     async def _replace(self) -> None:
         self._memo.data["conversation"] = self._memo.data["base"] = None
         await self._asking.forget()
+        await self._memo.save()
 
     async def _last(self, conversation: str) -> str | None:
         api: Any = await self._client.get()
@@ -180,9 +187,35 @@ class Talk:
             if left > 0:
                 reason = "a request may still be on its way to the provider"
                 raise Retry(min(left, 15.0), count=False, reason=reason)
+            self._memo.data["unsure"] = True
+        if found is None and self._memo.data.get("unsure"):
+            await self._probe(conversation)
+            items = await self._polled(conversation, given)
+            found = _answer_in(items, given)
+            self._memo.data["unsure"] = False
         if items:
             self._memo.data["base"] = items[-1].get("id")
         return found
+
+    async def _probe(self, conversation: str) -> None:
+        """Raise Problem (BUSY) while the lock is held: taking an item away that is not there does nothing but ask."""
+        api: Any = await self._client.get()
+        try:
+            await api.conversations.items.delete("msg_none", conversation_id=conversation)
+        except Exception as error:  # noqa: BLE001 - as above
+            found = problem_of(error)
+            if found.name in ("BUSY", "AMBIGUOUS", "LIMIT"):
+                raise found from None
+
+    async def _polled(self, conversation: str, given: Sequence[past.Item]) -> list[Mapping[str, Any]]:
+        """The items after the base, when the answer to *given* is among them, or would be if there was one."""
+        until, tries = asyncio.get_running_loop().time() + COMMIT, 0
+        while True:
+            items = await self._after(conversation)
+            if _answer_in(items, given) is not None or asyncio.get_running_loop().time() > until:
+                return items
+            await asyncio.sleep(WAITS[min(tries, len(WAITS) - 1)])
+            tries += 1
 
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """Wait until the items of a completed response are in the conversation; add them if they do not come."""
@@ -190,17 +223,10 @@ class Talk:
         if adopted:
             return
         conversation, given = cast("str", self._memo.data["conversation"]), [*self._extra, *self._new(turn)]
-        until = asyncio.get_running_loop().time() + COMMIT
-        tries = 0
-        while True:
-            items = await self._after(conversation)
-            if _answer_in(items, given) is not None:
-                self._memo.data["base"] = items[-1].get("id")
-                return
-            if asyncio.get_running_loop().time() > until:
-                break
-            await asyncio.sleep(WAITS[min(tries, len(WAITS) - 1)])
-            tries += 1
+        items = await self._polled(conversation, given)
+        if _answer_in(items, given) is not None:
+            self._memo.data["base"] = items[-1].get("id")
+            return
         if not self._asking.echo.get("conversation"):
             reason = "the server ignores `conversation`; ResponsesRunner(state='chain') or 'local' works there"
             raise Park(60.0, reason=reason)
@@ -232,9 +258,6 @@ class Talk:
         if found.name == "ALREADY":
             await self._asking.forget()
             return "already"
-        if found.name == "AMBIGUOUS" and found.why.startswith("nothing within"):
-            await self._replace()  # C11: what is stuck keeps the lock
-            raise found
         if found.name != "REPAIR":
             raise found
         conversation = self._memo.data.get("conversation")

@@ -27,7 +27,7 @@ from streambatch._messages import Answer, Batch, Json
 from streambatch.errors import TooLarge
 
 from . import _history as past
-from ._asking import Asking, Gone
+from ._asking import Asking, Gone, Overdue
 from ._completion import Completion
 from ._errors import Problem
 from ._local import Turns
@@ -54,6 +54,10 @@ class Place(Protocol):
 
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """Return when the provider's history has *completion*, wherever it came from."""
+        ...
+
+    async def stuck(self) -> None:
+        """A response could not be ended in time; it may go on."""
         ...
 
     async def state(self, completion: Completion) -> Json:
@@ -120,6 +124,9 @@ class HostedRun:
                 found = await self._place.ask(turn, last)
         except Gone:
             raise Problem("AMBIGUOUS", "the response is not known any more") from None
+        except Overdue:
+            await self._place.stuck()
+            raise
         await self._place.arrived(turn, found)
         return found
 

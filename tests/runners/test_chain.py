@@ -15,7 +15,7 @@ import pytest
 from streambatch import Answer, DeadLetter, Message, Park, Retry
 from streambatch.runners import ResponsesRunner
 from streambatch.runners import _asking as asking
-from tests.fakes.provider import Call, Fault, Plan, Provider
+from tests.fakes.provider import Call, Fault, Plan, Provider, Request
 from tests.runners.tools import Talk
 
 
@@ -319,7 +319,11 @@ async def test_c28_a_commit_that_redis_lost_is_made_again_without_a_second_copy(
 
 async def test_c16_a_refused_batch_of_several_is_halved(fake: Provider, talk: Talk) -> None:
     refusal = {"error": {"message": "no", "code": "invalid_prompt", "type": "invalid_request_error"}}
-    fake.rule = lambda request: Plan(status=400, body=refusal)
+
+    def refuse(request: Request) -> Plan:
+        return Plan(status=400, body=refusal)
+
+    fake.rule = refuse
     with pytest.raises(DeadLetter) as caught:
         await talk.say("a", "bad")
     assert caught.value.split
@@ -369,7 +373,11 @@ async def test_a_tool_that_is_demanded_is_demanded_once_and_steps_have_an_end(fa
         return "x"
 
     runner = ResponsesRunner(model="m", tools=[f, {"type": "web_search"}], tool_choice="required", max_steps=3)
-    fake.rule = lambda request: Plan(calls=[Call("f")])
+
+    def demand(request: Request) -> Plan:
+        return Plan(calls=[Call("f")])
+
+    fake.rule = demand
     answer: Answer = await Talk(runner).say("a")
     choices = [request.body["tool_choice"] for request in fake.posts("/responses")]
     assert choices == ["required", "auto", "none"]
