@@ -110,12 +110,15 @@ class Due:
         self.polled: float | None = None
 
     def hint(self, word: str, argument: str) -> None:
-        """The head of an index moved earlier: ``<server ms> <thread>``."""
+        """The head of an index moved earlier: ``<server ms> <thread>``; or a thread was cancelled."""
         if (word == "due" and self._store.claims) or (word == "outbox" and self._store.hands):
             at, _, thread = argument.partition(" ")
             if at.isdigit():
                 self._hinted[thread] = int(at)
                 self._moved.set()
+        elif word == "cancel" and self._store.shut:  # it may be a batch that waits for its scope: that is taken now
+            self._hinted[argument] = 0
+            self._moved.set()
 
     def wake(self) -> None:
         """Poll now: hints may have been missed."""

@@ -190,6 +190,8 @@ class Life:
             self.echo.heard(argument)
         elif word == "cancel":
             self.keeper.heard(argument)
+            if self.worker is not None:
+                self.worker.loops[partition].hint(word, argument)
         elif self.worker is not None and word == "missed":
             self.worker.loops[partition].wake()
             self.keeper.heard()

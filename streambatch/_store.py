@@ -64,7 +64,8 @@ class Store:
         history: the runner keeps its history here, so a claim brings it along.
 
     Attributes:
-        shut: for now this process claims no batches, because its runner's scope has no room (`_scope`). Its role stays.
+        shut: for now this process claims no batches but cancelled ones, because its runner's scope has no room
+            (`_scope`). Its role stays.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Store:
 
         def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
             if script.name in _NAMES:
-                turn[2] = int(self.claims)
+                turn[2] = 2 if self.shut else int(self.runs)
                 return shared, [*self.opening(), *turn]
             return (shared[1:4], [self.clock]) if script is scripts.RENEW else ((), ())
 

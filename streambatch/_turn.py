@@ -233,7 +233,7 @@ class Turn:
             return await self._bury(work, name, error.reason, attempt)
         if isinstance(error, Retry | _Pinned):
             delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
-            give_back = isinstance(error, _Pinned) or not error.count
+            give_back = (isinstance(error, _Pinned) or not error.count) and not work.cancel  # that must come to an end
         if attempt >= s.max_attempts and not give_back and not work.cancel:
             return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}", attempt)
         if not isinstance(error, Retry | _Pinned) or delay < 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Batch, Dead, DeadLetter, Park, Parked, Retrying, Unparked, _scope
+from streambatch import Batch, Dead, DeadLetter, Limits, Park, Parked, Quota, Retrying, RunCancelled, Unparked, _scope
 from tests.integration.bench import Bench
 from tests.integration.fleet import SCOPE, Fleet, Provider, Sent, burst
 from tests.rig import Server, wait_for
@@ -120,13 +120,28 @@ async def test_another_key_goes_on(server: Server, namespace: str) -> None:
         first = await fleet.add(refused)
         await burst(first, 5)
         await wait_for(lambda: fleet.of(Parked), "the park")
-        from streambatch import Limits
-
         other.limits = Limits(scope="another")
         await fleet.add(other)
         await fleet.answered(5)
         assert len(other.asked) == 5
         assert other.attempts == {1}
+
+
+async def test_who_waits_can_be_cancelled(server: Server, namespace: str) -> None:
+    """To end a Run is not to start one: a batch that waits for a parked scope is cancelled at once, by any process."""
+    refused = Provider()
+    Closed(refused, after=60)
+    async with Fleet(server.url, namespace) as fleet:
+        queue = await fleet.add(refused)
+        receipt = await queue.submit("a", "hi", now=True)
+        await wait_for(lambda: fleet.of(Retrying), "the refusal")
+        opened: Any = queue
+        await wait_for(opened._open.hints.listening.is_set, "the hints")
+        await queue.cancel("a")
+        with pytest.raises(RunCancelled):
+            await receipt.reply(timeout=5)
+        assert len(refused.asked) == 1
+        assert (await queue.scope(SCOPE)).state == "parked"
 
 
 async def test_replies_are_delivered_while_nobody_runs(server: Server, namespace: str) -> None:
@@ -191,8 +206,6 @@ async def _idle(queue: Any) -> bool:
 
 async def test_a_long_reset_is_said(server: Server, namespace: str) -> None:
     """A provider that has nothing left for hours parks the scope, so that somebody hears of it."""
-    from streambatch import Quota
-
     provider = Provider()
     provider.left = Quota(requests=0, requests_reset=7_200)
     async with Fleet(server.url, namespace) as fleet:
