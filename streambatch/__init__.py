@@ -12,6 +12,7 @@ from ._events import (
     DeliveryFailed,
     Event,
     Lost,
+    Parked,
     Preview,
     Queued,
     Repaired,
@@ -20,6 +21,7 @@ from ._events import (
     Started,
     StoreAway,
     StoreBack,
+    Unparked,
     Warned,
 )
 from ._messages import Answer, Batch, Cancellation, Message, Part, Reply
@@ -75,6 +77,7 @@ __all__ = [
     "NotAccepted",
     "OutcomeUnknown",
     "Park",
+    "Parked",
     "Part",
     "Preview",
     "QueueClosed",
@@ -102,6 +105,7 @@ __all__ = [
     "StreambatchError",
     "ThreadBusy",
     "TooLarge",
+    "Unparked",
     "UsageError",
     "Warned",
     "__version__",

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from . import _scripts as scripts
-from ._explain import DeadLetterInfo, Explanation, Stats, ThreadInfo, explain
+from ._explain import DeadLetterInfo, Explanation, ScopeInfo, Stats, ThreadInfo, explain
 from ._messages import Cancellation, Message
+from ._ports import Limits
 from ._rows import messages_of, order
+from ._scope import scope_head, scope_name
+from ._scripts import Arg, Script
 from ._settings import ms
 from ._store import PRODUCER_TTL, Store
 from .errors import StoreError, UsageError
@@ -72,6 +75,22 @@ class Desk:
         for p in places:
             keys = [*store.keys.shared(p), *store.keys.some(p, thread or "", ("run", "lease"))]
             await store.control(scripts.PAUSE, keys, [*store.opening(), thread or "", int(on)])
+
+    async def scope(self, name: str) -> ScopeInfo:
+        """What is used of a scope. Raises UsageError."""
+        row = (await self._about(name, scripts.ADMIT, ""))[0]
+        word = "" if row[0] == b"room" else row[2].decode()
+        state = word if word in ("", "parked", "probing") else "full"
+        seconds = int(row[1]) / 1000 if word else 0.0
+        return ScopeInfo(name, state or "open", seconds, row[3].decode(), *(int(number) for number in row[4:7]))
+
+    async def unpark(self, name: str) -> None:
+        """Open a scope now. Raises UsageError."""
+        await self._about(name, scripts.PARK, "", -1, "")
+
+    async def _about(self, name: str, script: Script, *argv: Arg) -> list[Any]:
+        store = self._store
+        return await store.control(script, store.keys.scope(scope_name(name)), [*scope_head(store, Limits()), *argv])
 
     async def find(self, thread: str, message_id: str) -> str | None:
         """The entry id of a message id, within the dedup window."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from math import inf
 
 from ._events import Emit, Repaired, Warned
 from ._retry import reconnect
@@ -32,25 +33,49 @@ PAGE = 100
 
 
 class Slots:
-    """How many turns this process may have at once."""
+    """How many turns this process may have at once, and how many it may claim.
+
+    Attributes:
+        size: turns at once.
+        free: of them, how many are free.
+        left: how many more may be claimed until the limits of the scope are asked again (`_scope`).
+        opened: there may be room now.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.free = size
+        self.left = inf
         self.opened = asyncio.Event()
+
+    @property
+    def room(self) -> int:
+        """How many turns may begin now."""
+        return int(min(self.free, self.left))
 
     def take(self) -> None:
         """One turn begins."""
         self.free -= 1
+        self.left -= 1
+
+    def spare(self) -> None:
+        """What was claimed runs nothing, so the limits do not count it."""
+        self.left += 1
+        self.opened.set()
 
     def give(self) -> None:
         """One turn ended."""
         self.free += 1
         self.opened.set()
 
+    def allow(self, left: float) -> None:
+        """From now on *left* more may be claimed."""
+        self.left = left
+        self.opened.set()
+
     async def wait(self) -> None:
-        """Return when a slot may be free."""
-        if self.free <= 0:
+        """Return when there may be room."""
+        if self.room <= 0:
             self.opened.clear()
             await self.opened.wait()
 
@@ -85,12 +110,15 @@ class Due:
         self.polled: float | None = None
 
     def hint(self, word: str, argument: str) -> None:
-        """The head of an index moved earlier: ``<server ms> <thread>``."""
-        if (word == "due" and self._store.runs) or (word == "outbox" and self._store.hands):
+        """The head of an index moved earlier: ``<server ms> <thread>``; or a thread was cancelled."""
+        if (word == "due" and self._store.claims) or (word == "outbox" and self._store.hands):
             at, _, thread = argument.partition(" ")
             if at.isdigit():
                 self._hinted[thread] = int(at)
                 self._moved.set()
+        elif word == "cancel" and self._store.shut:  # it may be a batch that waits for its scope: that is taken now
+            self._hinted[argument] = 0
+            self._moved.set()
 
     def wake(self) -> None:
         """Poll now: hints may have been missed."""
@@ -111,7 +139,7 @@ class Due:
                 await self._slots.wait()
                 if self._stopping:
                     return
-                if self._slots.free <= 0:
+                if self._slots.room <= 0:
                     continue
                 try:
                     known = self._known(loop.time())
@@ -136,7 +164,7 @@ class Due:
             self._soon[thread] = at / 1000 - self._skew
         self._hinted.clear()
         come = [thread for thread, at in self._soon.items() if at <= now]
-        ready = sorted(come, key=self._soon.__getitem__)[: self._slots.free]  # I12: who has waited longest
+        ready = sorted(come, key=self._soon.__getitem__)[: self._slots.room]  # I12: who has waited longest
         for thread in ready:
             del self._soon[thread]
         return ready
@@ -145,7 +173,7 @@ class Due:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         self._poll_at = asked + LONGEST  # set before asking: a wake() that comes meanwhile is not overwritten
-        peek = await self._store.peek(wire, self._partition, min(self._slots.free, PAGE))
+        peek = await self._store.peek(wire, self._partition, min(self._slots.room, PAGE))
         self._store.heard(None)
         now = loop.time()
         # The server read its clock half-way, and cut it to whole milliseconds.
@@ -163,7 +191,7 @@ class Due:
         self._fruitless = not self._fruitless and self._poll_at == 0.0
 
     async def _claim(self, threads: Sequence[str]) -> int:
-        claims = [self._store.claim(self._partition, thread) for thread in threads[: max(0, self._slots.free)]]
+        claims = [self._store.claim(self._partition, thread) for thread in threads[: max(0, self._slots.room)]]
         now = asyncio.get_running_loop().time()
         for _ in claims:  # before the await: the loops of other partitions count the same slots
             self._slots.take()
@@ -173,9 +201,12 @@ class Due:
             for claim in found:
                 if isinstance(claim, Work | Handover):
                     given += 1
+                    if isinstance(claim, Handover):
+                        self._slots.spare()
                     self._start(claim)
         finally:
             for _ in range(len(claims) - given):
+                self._slots.spare()
                 self._slots.give()
         for claim in found:
             if isinstance(claim, NotNow):

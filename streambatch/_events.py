@@ -18,6 +18,8 @@ Delivered       the deliver callback returned
 Cancelled       a Run was cancelled (``kept``: what it had said is delivered); its batch is gone
 DeliveryFailed  the deliver callback failed and will be called again in ``delay`` seconds
 Dead            a batch or a reply failed for good and is among the dead letters
+Parked          no Run of a scope starts for ``seconds``: raised once, by the process that met the 429 (docs/limits.md)
+Unparked        a Run of that scope was answered; they all go on, after ``seconds``
 Lost            a lease ended under a running worker; another process has the thread
 Repaired        a thread's keys disagreed (deleted or foreign data) and were put in order
 StoreAway       the server does not answer; everything waits
@@ -146,6 +148,23 @@ class Dead(Event):
     kind: str
     reason: str
     stored: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Parked(Event):
+    """No Run of a scope starts for ``seconds``, in any process; then one a second, until one is answered."""
+
+    scope: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked(Event):
+    """A Run of a parked scope was answered, ``seconds`` after it was parked."""
+
+    scope: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

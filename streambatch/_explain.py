@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from ._messages import Message
 
+WAITING = "scope "  # how a reason begins that is about a scope's limits and not about the thread
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -43,6 +45,30 @@ class ThreadInfo:
     thread: str
     state: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeInfo:
+    """What is used of the limits of a scope (docs/limits.md).
+
+    Attributes:
+        scope: its name.
+        state: open; full (for now no Run starts, by what the provider said); parked; or probing (one Run a second tries
+            whether a park is over). The limits of a process' own `Limits` are not judged here.
+        seconds: until a Run may start; 0 if it is open.
+        reason: why it was parked, or "".
+        running: Runs under way.
+        runs: Runs that started in the last 60 s.
+        tokens: what these took; an estimate for those under way and for those that failed.
+    """
+
+    scope: str
+    state: str
+    seconds: float
+    reason: str
+    running: int
+    runs: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +226,9 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
 def _pinned(f: Mapping[str, str], left: float) -> tuple[str, str]:
     if "run.cancel" in f:
         return "cancelling", "the Run is cancelled; the next worker that is free ends it at its provider"
+    if f.get("run.why", "").startswith(WAITING):
+        halted = f.get("halted") == "1"
+        return "waiting", _overdue(f, "what waits", left) if halted else f"its turn came, and {f['run.why']}"
     if left > 0:
         tries = f.get("run.attempts", "?")
         return "retrying", f"the Run failed {tries} time(s); it is tried again in {left:.1f} s{_why(f)}"
@@ -213,4 +242,5 @@ def _why(f: Mapping[str, str]) -> str:
 def _overdue(f: Mapping[str, str], what: str, left: float) -> str:
     if f.get("halted") == "1":
         return "the whole namespace is paused; resume it to go on"
-    return f"{what} is due since {-left:.1f} s: every worker is busy, or no process with a runner is up"
+    why = "every worker is busy, its scope is full or parked, or no process with a runner is up"
+    return f"{what} is due since {-left:.1f} s: {why}"

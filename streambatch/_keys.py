@@ -16,6 +16,7 @@ from .errors import UsageError
 LAYOUT = "1"
 SHARED = ("meta", "due", "outbox", "parked", "paused", "tally", "epoch", "awaited", "hints", "dead")
 THREAD = ("stream", "window", "lease", "run", "last", "head", "log", "reply")
+SCOPE = ("scope", "held", "spent", "used")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -60,6 +61,10 @@ class Keys:
     def seen(self, partition: int, thread: str, message_id: str) -> str:
         """Where a message id is remembered; length-prefixed: ("a:b", "c") is not ("a", "b:c")."""
         return f"{self._prefix[partition]}seen:{len(thread)}:{thread}:{message_id}"
+
+    def scope(self, name: str) -> list[str]:
+        """The keys of a scope's shared limits, in the order of SCOPE; all scopes live in partition 0."""
+        return [f"{self._prefix[0]}{kind}:{name}" for kind in SCOPE]
 
     def producer(self, partition: int, uuid: str) -> str:
         """Where a process' last applied call is remembered."""

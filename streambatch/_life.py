@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from ._connect import Client, attempt_closed, check, client_of, masked, scheme_of
 from ._desk import Desk
-from ._due import LONGEST
+from ._due import LONGEST, Slots
 from ._echo import Echo
 from ._events import Event, Warned, place_of
 from ._explain import Health
@@ -30,7 +30,8 @@ from ._hints import Hints
 from ._intake import Intake
 from ._keeper import Keeper
 from ._keys import Keys
-from ._ports import Codec, Deliver, Runner
+from ._ports import Codec, Deliver, Limits, Runner
+from ._scope import Scope
 from ._settings import Settings
 from ._shield import to_the_end
 from ._store import Store
@@ -49,6 +50,7 @@ class Plan:
     runner: Runner | None
     deliver: Deliver | None
     codec: Codec
+    limits: Limits | None
 
 
 class Life:
@@ -68,9 +70,14 @@ class Life:
         self.echo = Echo(self.store, self.hints.listening.is_set)
         self.keeper = Keeper(self.store, s.lease, emit, self.hints.listening.is_set)
         self.worker: Worker | None = None
+        self.scope: Scope | None = None
         if runner is not None or deliver is not None:
-            turn = Turn(self.store, self.keeper, s, runner, deliver, emit)
-            self.worker = Worker(self.store, turn, s.concurrency, emit)
+            slots = Slots(s.concurrency)
+            self.scope = None if plan.limits is None else Scope(self.store, plan.limits, slots, emit)
+            turn = Turn(self.store, self.keeper, s, runner, deliver, emit, self.scope)
+            self.worker = Worker(self.store, turn, slots, emit)
+            if self.scope is not None:
+                self.scope.wake = self.worker.wake
         self._runner = runner
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
@@ -88,7 +95,8 @@ class Life:
 
             embedded = await EmbeddedServer.open(target)
             target = f"unix://{quote(embedded.socket)}"
-        client, ours = client_of(target, plan.settings, 4 + 3 * plan.settings.partitions)
+        connections = 4 + 3 * plan.settings.partitions + int(plan.limits is not None)
+        client, ours = client_of(target, plan.settings, connections)
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
         try:
@@ -123,6 +131,7 @@ class Life:
     async def _loops(self) -> None:
         async with asyncio.TaskGroup() as group:
             loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper]
+            loops += [] if self.scope is None else [self.scope, self.scope.lane]
             loops += [] if self._embedded is None else [self._embedded]
             tasks = [group.create_task(kept(loop, self.emit)) for loop in loops]
             if self.worker is not None:
@@ -152,6 +161,10 @@ class Life:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self.intake.drained()
+            if self.scope is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await self.scope.drained()
         self.echo.close()
         self._stopping.set()
         try:
@@ -177,6 +190,8 @@ class Life:
             self.echo.heard(argument)
         elif word == "cancel":
             self.keeper.heard(argument)
+            if self.worker is not None:
+                self.worker.loops[partition].hint(word, argument)
         elif self.worker is not None and word == "missed":
             self.worker.loops[partition].wake()
             self.keeper.heard()

@@ -56,6 +56,11 @@ class Work:
     cancel: str
     turns: tuple[bytes, ...]
 
+    @property
+    def waited(self) -> float:
+        """Seconds from the arrival of its first message to the claim."""
+        return max(0.0, self.lease.fence / 1_000_000 - order(self.first)[0] / 1000)
+
     def id(self, setting: Setting) -> str:
         """The batch id."""
         return batch_id(setting.namespace, self.lease.thread, self.first, self.revision)

@@ -78,6 +78,7 @@ class FunctionRunner:
         else:
             self._takes_run = True
         self._function = function
+        self.limits: object = getattr(function, "limits", None)
 
     async def run(self, batch: Batch, run: Run) -> Answered:
         """Call the function."""

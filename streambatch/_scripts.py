@@ -37,6 +37,9 @@ await        the outcome of a message                                           
 look, stats  read for people                                                                        1
 attach       a process joins                                                                        1
 forfeit      end dead leases when alone                                                             threads
+admit, ended a Run of a scope with limits begins, is over                                           log N
+keep         such Runs are alive                                                                    Runs
+park         for now no Run of a scope starts                                                       1
 ============ ====================================================================================== ==========
 """
 
@@ -66,7 +69,7 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004
 )
 
-from ._keys import SHARED, THREAD
+from ._keys import SCOPE, SHARED, THREAD
 from ._shield import to_the_end
 from .errors import Refused, StoreError, Unreachable, UsageError
 
@@ -74,6 +77,7 @@ Arg = str | bytes | int | float
 _UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.MULTILINE)
 _OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
 _TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
+_SCOPE = ("now", "ttl", "concurrent", "per_minute", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Script:
         if uses:
             opened = [tuple(m.group(1).split(", ")) for part in parts for m in _UNPACK.finditer(part)]
             wanted = [SHARED, _OPEN] + ([_TURN, THREAD] if "_turn" in uses.group(1) else [])
+            wanted = [SCOPE, _SCOPE] if uses.group(1) == "_scope" else wanted
             if opened != wanted:
                 raise ImportError(f"the parts of lua/{name}.lua unpack {opened}, the stubs say {wanted}")
         text = "\n".join((shebang, *parts, body))
@@ -137,6 +142,10 @@ STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
 ATTACH = Script.load("attach", "meta producer", "partitions hands producer_ttl")
 PROBE = Script.load("probe", "stream hash zset set list string hints")
 FORFEIT = Script.load("forfeit", "opened", "lease run", "thread")
+ADMIT = Script.load("admit", "token")
+ENDED = Script.load("ended", "token ok size nth rest most_runs most_tokens")
+KEEP = Script.load("keep", "token")
+PARK = Script.load("park", "token after why")
 
 Command = tuple[Arg, ...]
 

@@ -62,6 +62,10 @@ class Store:
         runs: this process has a runner.
         hands: this process delivers.
         history: the runner keeps its history here, so a claim brings it along.
+
+    Attributes:
+        shut: for now this process claims no batches but cancelled ones, because its runner's scope has no room
+            (`_scope`). Its role stays.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Store:
         self.settings = settings
         self.setting = Setting(keys.namespace, codec)
         self.runs, self.hands, self.history = runs, hands, history
+        self.shut = False
         self.producer = uuid4().hex
         self.owner = f"{gethostname()[:40]}:{getpid()}:{self.producer[:8]}"
         self.clock = ""
@@ -97,6 +102,11 @@ class Store:
     def wire(self) -> Wire:
         """A connection of its own for a loop; it closes it."""
         return Wire(self._client, self.settings.patience)
+
+    @property
+    def claims(self) -> bool:
+        """Whether this process claims batches now."""
+        return self.runs and not self.shut
 
     @property
     def away(self) -> bool:
@@ -132,6 +142,7 @@ class Store:
 
         def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
             if script.name in _NAMES:
+                turn[2] = 2 if self.shut else int(self.runs)
                 return shared, [*self.opening(), *turn]
             return (shared[1:4], [self.clock]) if script is scripts.RENEW else ((), ())
 
@@ -233,10 +244,11 @@ class Store:
         )  # fmt: skip
         return row[0].decode(), int(row[1])
 
-    async def release(self, lease: Lease, delay: float, *, give_back: bool, why: str = "") -> None:
-        """Give a batch or reply back; *why* is kept for explain. Raises LeaseLost."""
+    async def release(self, lease: Lease, delay: float | None, *, give_back: bool, why: str = "") -> None:
+        """Give a batch or reply back; None puts a batch at its old place. *why* is for explain. Raises LeaseLost."""
+        wait = -1 if delay is None else ms(delay)
         await self._held(
-            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", ms(delay), int(give_back), why
+            scripts.RELEASE, lease, lease.thread, lease.token, f"{lease.token}r", wait, int(give_back), why
         )
 
     async def bury(self, lease: Lease, batch: str, reason: str, tries: int = 1) -> bool:
@@ -290,7 +302,7 @@ class Store:
     async def peek(self, wire: Wire, partition: int, limit: int) -> Peek:
         """Who is due."""
         s = self.settings
-        argv = [self.clock, self.keys.partitions, ms(s.horizon), int(self.runs), int(self.hands), limit]
+        argv = [self.clock, self.keys.partitions, ms(s.horizon), int(self.claims), int(self.hands), limit]
         return Peek.of(await wire.call(scripts.PEEK, self.keys.shared(partition)[:3], argv))
 
     def pack(self, call: Submission, *, resend: bool = False) -> tuple[list[str], list[Arg]]:

@@ -10,6 +10,7 @@ What can end a Run, and what follows:
 ==================== ======================================================================================
 returns              settle: acknowledge, state, history, outcome, reply in one step; then deliver
 Retry(after)         release for `after` seconds (count=False gives the attempt back)
+Park(after)          the same, the attempt given back; and if the runner has limits, nobody runs in its scope
 DeadLetter(reason)   bury: the batch becomes a dead letter, the thread goes on
 DeadLetter(split)    split: the older half is the batch from now on, the other waits again
 cancelled            the runner's ``cancel`` ends the provider's Run, then settle as cancelled; whoever claims the
@@ -20,6 +21,9 @@ lease lost           nothing: somebody else has the thread, and a write would ch
 drain (cancelled)    release at once, the attempt given back; another process continues
 kill -9              nothing runs here; the due index hands the same batch to another process (I4)
 ==================== ======================================================================================
+
+A Run of a runner with limits first takes a place in their scope (`_scope`). Without one the batch goes back as it came,
+before anything was counted, and this process claims no batches for a while.
 
 Settling is not inside the trusted scope: a Run that is paid for should be committed as long as the token still holds,
 and only the server knows that. Errors are named by type and place, never by their text: it may hold content.
@@ -51,12 +55,13 @@ from ._keeper import Hold, Keeper, Stopped
 from ._messages import Answer, Batch, Reply
 from ._ports import Deliver, Runner
 from ._retry import backoff
-from ._rows import Claimed, Handover, Work, order
+from ._rows import Claimed, Handover, Work
 from ._run import LiveRun, answer_of
+from ._scope import Place, Scope
 from ._settings import Settings
 from ._shield import raise_ours, to_the_end
 from ._store import Foreign, Store
-from .errors import DeadLetter, LeaseLost, Retry, StoreError, StreambatchError
+from .errors import DeadLetter, LeaseLost, Park, Retry, StoreError, StreambatchError
 
 CANCEL_TIMEOUT = 30.0
 
@@ -71,6 +76,7 @@ class Turn:
         runner: runs batches, or None.
         deliver: delivers replies, or None.
         emit: where events go.
+        scope: the limits of the runner, or None.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class Turn:
         runner: Runner | None,
         deliver: Deliver | None,
         emit: Emit,
+        scope: Scope | None = None,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -88,7 +95,13 @@ class Turn:
         self._runner = runner
         self._deliver = deliver
         self._emit = emit
+        self._scope = scope
         self.quiet = False
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether this process may take a thread's next batch."""
+        return not self.quiet and self._runner is not None and (self._scope is None or self._scope.open)
 
     async def go(self, claim: Claimed | None) -> None:
         """Turn after turn, until the thread is out of our hands."""
@@ -110,6 +123,16 @@ class Turn:
             claim = following
 
     async def _run(self, hold: Hold, work: Work) -> Claimed | None:
+        if self._scope is None or work.cancel:  # to end a Run is not to start one
+            return await self._begin(hold, work, None)
+        place = await self._scope.admit(work)
+        if isinstance(place, str):
+            await self._store.release(work.lease, None, give_back=True, why=place)
+            return None
+        with place:
+            return await self._begin(hold, work, place)
+
+    async def _begin(self, hold: Hold, work: Work, place: Place | None) -> Claimed | None:
         store = self._store
         attempt, entries = await store.start(work)
         name = work.id(store.setting)
@@ -119,7 +142,11 @@ class Turn:
         begun = asyncio.get_running_loop().time()
         try:
             run = LiveRun(store, work, work.read(store.setting, attempt, entries), self._emit)
+            if place is not None:
+                place.run = run
             said = await self._said(hold, work, run)
+            if place is not None and isinstance(said, Answer):
+                place.end(said)
         except LeaseLost:
             raise
         except BaseException as error:  # noqa: BLE001 - a runner may raise anything
@@ -159,7 +186,7 @@ class Turn:
 
     async def _settled(self, hold: Hold, work: Work, run: LiveRun, answer: Answer, begun: float) -> Claimed | None:
         kind = answer.kind or getattr(self._runner, "kind", "")
-        word, reply, following = await self._store.settle(work.lease, run.batch, answer, kind, go_on=not self.quiet)
+        word, reply, following = await self._store.settle(work.lease, run.batch, answer, kind, go_on=self._goes_on)
         if word in ("keep", "drop"):  # cancelled while the last word was said: it is there, and nothing else goes on
             return await self._cancelled(hold, work, run, Stopped(word, answer))
         spent, said = asyncio.get_running_loop().time() - begun, bool(answer.text or answer.parts)
@@ -176,7 +203,7 @@ class Turn:
         answer = replace(answer, flags=(*answer.flags, "cancelled")) if stop.how == "keep" else Answer()
         kind = answer.kind or getattr(self._runner, "kind", "")
         word, reply, following = await self._store.settle(
-            work.lease, run.batch, answer, kind if stop.how == "keep" else "", go_on=not self.quiet, cancelled=True
+            work.lease, run.batch, answer, kind if stop.how == "keep" else "", go_on=self._goes_on, cancelled=True
         )
         self._emit(Cancelled(work.lease.thread, run.batch.id, len(run.batch.messages), kept=stop.how == "keep"))
         return await self._hand_over(hold, reply, 1) if word == "kept" else following
@@ -195,9 +222,7 @@ class Turn:
     def _announce(self, work: Work, batch: Batch) -> None:
         if batch.attempt > 1:
             self._emit(Restarted(batch.thread, batch.id, len(batch.messages), batch.attempt))
-        arrived = order(batch.messages[0].entry)[0] / 1000
-        waited = max(0.0, work.lease.fence / 1_000_000 - arrived)
-        self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, waited))
+        self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, work.waited))
 
     async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:
         s, delay, give_back = self._settings, 0.0, False
@@ -208,13 +233,17 @@ class Turn:
             return await self._bury(work, name, error.reason, attempt)
         if isinstance(error, Retry | _Pinned):
             delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
-            give_back = isinstance(error, _Pinned) or not error.count
+            give_back = (isinstance(error, _Pinned) or not error.count) and not work.cancel  # that must come to an end
         if attempt >= s.max_attempts and not give_back and not work.cancel:
             return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}", attempt)
         if not isinstance(error, Retry | _Pinned) or delay < 0:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
-        await self._store.release(work.lease, delay, give_back=give_back, why=_what(error))
-        self._emit(Retrying(work.lease.thread, name, attempt, delay, _what(error)))
+        back: float | None = delay
+        why = _what(error)
+        if isinstance(error, Park) and self._scope is not None:  # the scope waits, the thread keeps its place in line
+            back, why = None, await self._scope.parked(work, delay, why)
+        await self._store.release(work.lease, back, give_back=give_back, why=why)
+        self._emit(Retrying(work.lease.thread, name, attempt, delay, why))
         return None
 
     async def _bury(self, work: Work, name: str, reason: str, tries: int) -> Claimed | None:
@@ -248,7 +277,7 @@ class Turn:
             raise_ours(error)
             await self._undelivered(hold, reply, attempt, error)
             return None
-        following = await self._store.delivered(hold.lease, go_on=not self.quiet and self._runner is not None)
+        following = await self._store.delivered(hold.lease, go_on=self._goes_on)
         self._emit(Delivered(reply.thread, reply.id, attempt))
         return following
 

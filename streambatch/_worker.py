@@ -44,12 +44,12 @@ class Worker:
     Args:
         store: the server.
         turn: how a turn goes.
-        concurrency: turns at once.
+        slots: turns at once.
         emit: where events go.
     """
 
-    def __init__(self, store: Store, turn: Turn, concurrency: int, emit: Emit) -> None:
-        self.slots = Slots(concurrency)
+    def __init__(self, store: Store, turn: Turn, slots: Slots, emit: Emit) -> None:
+        self.slots = slots
         self.loops = [
             Due(store, partition, self.slots, self._start, emit) for partition in range(store.keys.partitions)
         ]
@@ -70,6 +70,11 @@ class Worker:
             await self._over.wait()
             for task in self._polls:  # a queue that was closed before this task first ran had none to cancel yet
                 task.cancel()
+
+    def wake(self) -> None:
+        """Poll now."""
+        for loop in self.loops:
+            loop.wake()
 
     def quiet(self) -> None:
         """No new turns from now on."""

@@ -15,13 +15,14 @@ from typing import Any, Self, TypeVar
 from ._connect import Client, scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
-from ._explain import DeadLetterInfo, Explanation, Health, Stats, ThreadInfo
+from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, ThreadInfo
 from ._keys import Keys
 from ._life import Life, Plan
 from ._messages import Cancellation, Json, Message, Part, content_of, encode_message, id_of
 from ._ports import Codec, Deliver, Plain
 from ._rows import context
 from ._run import deliver_of, runner_of
+from ._scope import limits_of
 from ._settings import Durability, Replicas, Seconds, Settings, ms, seconds
 from ._shield import to_the_end
 from ._submit import Entry
@@ -82,6 +83,7 @@ class BatchQueue:
         self._target = target
         self._keys = Keys(namespace, self.settings.partitions)
         self._runner = None if runner is None else runner_of(runner)
+        self._limits = None if self._runner is None else limits_of(self._runner)
         self._deliver = None if deliver is None else deliver_of(deliver)
         self._emit = emitter((*_log(log), *listeners))
         self._codec = codec or Plain()
@@ -93,7 +95,9 @@ class BatchQueue:
     async def __aenter__(self) -> Self:
         if self._entered:
             raise UsageError("this queue was entered before; a queue is opened once (make another one)")
-        plan = Plan(self._target, self._keys, self.settings, self._runner, self._deliver, self._codec)
+        plan = Plan(
+            self._target, self._keys, self.settings, self._runner, self._deliver, self._codec, self._limits
+        )  # fmt: skip
         self._entered = True
         try:
             self._open = await Life.start(plan, self._emit)
@@ -262,6 +266,14 @@ class BatchQueue:
     async def explain(self, thread: str | int) -> Explanation:
         """Why is nothing happening here: state, owner, attempt, next wake, and the reason in one sentence."""
         return await self._up.desk.explain(id_of(thread, "thread"))
+
+    async def scope(self, name: str) -> ScopeInfo:
+        """What is used of the limits that runners share under this name, and whether it is parked."""
+        return await self._up.desk.scope(name)
+
+    async def unpark(self, name: str) -> None:
+        """End a park now; every process notices within a few seconds. A further refusal parks again."""
+        await self._up.desk.unpark(name)
 
     def health(self) -> Health:
         """Readiness of this process; sends nothing."""

@@ -28,8 +28,8 @@ ROOMS: dict[str, set[str]] = {
     # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.
     # _lane: group commit of the worker's verbs. _hints: pub/sub, which only saves waiting.
     "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints"},
-    # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops.
-    "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life"},
+    # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
+    "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"},
     "face": {"__init__"},
     "doors": {"testing", "embedded", "runners", "instrumentation", "integrations", "cli", "dashboard", "__main__"},
 }

@@ -17,12 +17,14 @@ from streambatch._events import (
     DeliveryFailed,
     Event,
     Lost,
+    Parked,
     Preview,
     Repaired,
     Restarted,
     Retrying,
     StoreAway,
     StoreBack,
+    Unparked,
     Warned,
 )
 
@@ -33,6 +35,8 @@ _LEVELS: dict[type[Event], str] = {
     DeliveryFailed: "warning",
     Dead: "error",
     Lost: "warning",
+    Parked: "warning",
+    Unparked: "info",
     Repaired: "warning",
     StoreAway: "error",
     StoreBack: "info",

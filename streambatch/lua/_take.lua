@@ -17,8 +17,8 @@ local function take(thread, k, claim)
     if l[2] ~= claim then place(thread, set, tonumber(l[3]), true) return {'held', left} end
     return row_of(k, r, l[5], l[1], r.fence, left)
   end
-  if r.reply and hands ~= '1' or not r.reply and runs ~= '1' then
-    place(thread, set, math.max(r.at, now))
+  if r.reply and hands ~= '1' or not r.reply and (runs == '0' or runs == '2' and not r.cancel) then
+    place(thread, set, runs == '2' and tonumber(redis.call('ZSCORE', set, thread)) or math.max(r.at, now))
     return {'other'}
   end
   if r.at > now and r.at - now <= r.delay then place(thread, set, r.at) return {'later', r.at - now} end

@@ -17,9 +17,9 @@ word = 'idle'
 if run == '1' and v[1] then
   word = 'asked'
   redis.call('HSET', k.run, 'cancel', how)
+  redis.call('SPUBLISH', hints, 'cancel ' .. thread)
   if live(l[1], l[2]) then
     redis.call('HSET', k.lease, 'cancel', how)
-    redis.call('SPUBLISH', hints, 'cancel ' .. thread)
   else
     redis.call('HSET', k.run, 'at', 0, 'delay', 0)
     place(thread, due, now, true)  -- not parked either: to end a Run is not to start one

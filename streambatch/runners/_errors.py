@@ -13,8 +13,8 @@ class      means                                       signal
 BUSY       another Run of this conversation is active  Retry, gives the attempt back
 REPAIR     the provider's history is lost or broken    the runner mends it, then once more; at last Retry
 ALREADY    it was posted before                        the runner looks for it; at last Retry
-LIMIT      rate limit, overload, nobody is listening   Retry after Retry-After, gives the attempt back
-PAUSE      key, quota, address or options are wrong    Retry in 30 to 60 s, gives the attempt back
+LIMIT      rate limit, overload, nobody is listening   Park for Retry-After, gives the attempt back
+PAUSE      key, quota, address or options are wrong    Park, tried again in 30 to 60 s, gives the attempt back
 AMBIGUOUS  nobody knows whether it ran                 Retry with the queue's back-off, counts
 CONTEXT    the input is too long for the model         the runner forgets more; at last DeadLetter
 PERMANENT  it will never work                          DeadLetter
@@ -37,10 +37,10 @@ from email.utils import parsedate_to_datetime
 from math import isnan
 from typing import Literal, NoReturn, cast
 
-from streambatch.errors import DeadLetter, Retry
+from streambatch.errors import DeadLetter, Park, Retry
 
 Class = Literal["BUSY", "REPAIR", "ALREADY", "LIMIT", "PAUSE", "AMBIGUOUS", "CONTEXT", "PERMANENT"]
-LONGEST_WAIT = 3_600.0
+LONGEST_WAIT = 86_400.0
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})  # of the transport: no byte was sent
 _VAGUE = frozenset({"server_error", "invalid_request_error"})  # as a type they say less than the words
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -217,7 +217,7 @@ def mentions(error: Exception, *phrases: str) -> bool:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds a provider asks to wait (``retry-after-ms``, ``retry-after`` as seconds or date), at most an hour."""
+    """Seconds a provider asks to wait (``retry-after-ms``, ``retry-after`` as seconds or date), at most a day."""
     value = headers.get("retry-after-ms")
     scale = 0.001 if value else 1.0
     value = value or headers.get("retry-after")
@@ -235,7 +235,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def signal(found: Problem) -> NoReturn:
-    """Raise what the queue must do about *found*: Retry or DeadLetter. Its text is the class and the code."""
+    """Raise what the queue must do about *found*: Park, Retry or DeadLetter. Its text is the class and the code."""
     said = f"the provider answered {found.why}"
     if found.name in ("CONTEXT", "PERMANENT"):
         too_long = "the messages are too long for the model's context, even with all earlier turns forgotten; "
@@ -245,4 +245,6 @@ def signal(found: Problem) -> NoReturn:
         low = {"BUSY": 1.0, "LIMIT": 5.0, "PAUSE": 30.0}[found.name]
         after = random.uniform(low, 2 * low)
     reason = f"{said}; its state is unknown" if count else f"{said} ({found.name.lower()})"
+    if found.name in ("LIMIT", "PAUSE"):  # not this thread's business: everybody who uses the same key and model waits
+        raise Park(after, reason=reason) from None
     raise Retry(after, count=count, reason=reason) from None

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from streambatch import BatchQueue, UsageError
-from streambatch._keys import SHARED, THREAD
+from streambatch._keys import SCOPE, SHARED, THREAD
 from tests.docs.book import ROOT
 
 PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
@@ -37,7 +37,9 @@ def test_both_tables_have_the_four_durability_classes() -> None:
 def test_the_page_of_keys_has_every_kind() -> None:
     """A key that is added is explained."""
     table = STORY.partition("## The keys")[2]
-    assert [kind for kind in (*SHARED, *THREAD, "seen", "producer") if not re.search(rf"`{kind}[:`]", table)] == []
+    assert [
+        kind for kind in (*SHARED, *THREAD, *SCOPE, "seen", "producer") if not re.search(rf"`{kind}[:`]", table)
+    ] == []
 
 
 @pytest.mark.parametrize("verb", ["edit", "retract"])

@@ -49,6 +49,8 @@ DEFAULTS: dict[str, Any] = {
     "kind": "answered", "reply": "R", "batch": "B", "hkind": "", "stateful": 0, "state": "", "forget": 0,
     "claim": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "tries": 1, "limit": 3, "reason": "why",
     "interest": 5_000, "why": "because", "run": 1, "pending": 1, "how": "drop",
+    "concurrent": "", "per_minute": "", "tokens": "", "ok": 1, "nth": 0, "rest": 0,
+    "most_runs": 0, "most_tokens": 0, "after": 5_000,
 }  # fmt: skip
 
 

@@ -180,7 +180,14 @@ def a_role_takes_its_own(w: World) -> None:
     assert w.claim("b", hands=0) == ["other"]
     assert w.index("b") == ("outbox", w.now)
     assert w.claim("b", runs=0)[0] == "reply"
-    assert w.claim("a", hands=0)[0] == "batch"
+    w.now += 1_000
+    assert w.claim("a", runs=2) == ["other"]
+    assert w.index() == ("due", w.now - 1_000), "who waits for its scope keeps its place"
+    turn = w.take("a", hands=0)
+    w.verb("release", turn)
+    w.cancel()
+    assert w.claim("a", runs=0) == ["other"]
+    assert w.claim("a", runs=2)[0] == "batch"
 
 
 def another_role_keeps_the_retry_time(w: World) -> None:

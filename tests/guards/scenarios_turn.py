@@ -217,6 +217,24 @@ def a_tombstone_lasts_a_minute(w: World) -> None:
     assert 50_000 < w.ttl("lease") <= 60_000
 
 
+def a_release_keeps_the_place_in_line(w: World) -> None:
+    """I12: given back with -1 a batch is due since its first message came, never later than now; a reply is due now."""
+    turn = w.begin("m1")
+    came = w.now
+    w.now += 7_000
+    w.verb("release", turn, delay=-1)
+    assert w.index() == ("due", came)
+    turn = w.take()
+    w.now = came - 5_000
+    w.verb("release", turn, delay=-1)
+    assert w.index() == ("due", w.now)
+    w.now = came
+    w.reply("b")
+    turn = w.take("b")
+    said = w.attempt(lambda: w.verb("release", turn, delay=-1))
+    assert said == ["released"], said
+
+
 def a_release_waits_its_delay(w: World) -> None:
     """Retry: release puts the batch back for `delay` ms, for anybody, and uses up the started attempt."""
     turn = w.begin("m1")

@@ -11,6 +11,7 @@ from tests.guards import (
     table_look,
     table_more,
     table_open,
+    table_scope,
     table_turn,
 )
 from tests.guards.rows import Row
@@ -25,6 +26,7 @@ TABLES = (
     table_desk,
     table_look,
     table_cancel,
+    table_scope,
 )
 ROWS: tuple[Row, ...] = tuple(row for table in TABLES for row in table.ROWS)
 

@@ -14,7 +14,9 @@ import pytest
 import streambatch
 from streambatch import Answer
 from streambatch import _scripts as scripts
+from streambatch._ports import Limits
 from streambatch._rows import Work
+from streambatch._scope import scope_head
 from streambatch._settings import ms
 from tests.integration.bench import HOUR, Bench, Side
 
@@ -225,6 +227,40 @@ async def left_to_others(side: Side) -> None:
     await side.store.delivered(reply.lease, go_on=False)
 
 
+async def scopes(side: Side) -> None:
+    """admit, keep, ended and park: places, a park, its probe, its end; and what an operator sees and does."""
+    store = side.store
+    limits = [*scope_head(store, Limits(concurrent=1, runs_per_minute=5, tokens_per_minute=9_000))]
+
+    async def ask(script: scripts.Script, *argv: scripts.Arg) -> object:
+        row = (await side.wire.call(script, store.keys.scope("s"), [store.clock, *limits[1:], *argv]))[0]
+        return row[0], *row[1:2]
+
+    assert await ask(scripts.ADMIT, "") == (b"room", b"1")
+    assert await ask(scripts.ADMIT, "1:a") == (b"yes", 0)
+    assert await ask(scripts.ADMIT, "2:b") == (b"no", 1_000)
+    side.bench.tick(1_000)
+    assert await ask(scripts.KEEP, "1:a") == (b"kept",)
+    assert await ask(scripts.ENDED, "1:a", 1, 400, 0, 0, 4, 8_000) == (b"ended",)
+    assert await ask(scripts.PARK, "1:a", 2_000, "429") == (b"parked",)
+    assert await ask(scripts.PARK, "2:b", 1_000, "429") == (b"more",)
+    assert (await side.desk.scope("s")).state == "parked"
+    side.bench.tick(2_000)
+    assert await ask(scripts.ADMIT, "3:c") == (b"yes", 1)
+    assert (await side.desk.scope("s")).state == "probing"
+    assert await ask(scripts.ENDED, "3:c", 1, 400, 1, 500, 0, 0) == (b"back", 2_000)
+    assert (await side.desk.scope("s")).state == "full"
+    await side.desk.unpark("s")
+    seen = await side.desk.scope("s")
+    assert (seen.state, seen.running, seen.runs, seen.tokens) == ("open", 0, 2, 800)
+    await side.submit("t", "a")
+    work = await side.work("t")
+    side.bench.tick(1_000)
+    await store.release(work.lease, None, give_back=True, why="scope s is parked: 429")
+    assert await side.bench.index("t") == ("due", -1_000)
+    assert await side.turn("t") == ("a",)
+
+
 Piece = Callable[[Side], Awaitable[None]]
 PIECES: list[Piece] = [
     submits,
@@ -238,6 +274,7 @@ PIECES: list[Piece] = [
     halved,
     upkeep,
     left_to_others,
+    scopes,
 ]
 
 

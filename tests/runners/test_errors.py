@@ -27,7 +27,7 @@ FREE: list[tuple[str, Step, float, float]] = [
     ("rate limit", refusal(429, "rate_limit_exceeded", "requests", **{"retry-after": "7"}), 7, 7),
     ("rate limit in ms", refusal(429, "slow_down", None, **{"retry-after-ms": "250", "retry-after": "9"}), 0.25, 0.25),
     ("rate limit, long", refusal(429, None, None, **{"retry-after": "200"}), 200, 200),
-    ("rate limit, absurd", refusal(429, None, None, **{"retry-after": "999999"}), 3600, 3600),
+    ("rate limit, absurd", refusal(429, None, None, **{"retry-after": "999999"}), 86_400, 86_400),
     ("rate limit, not said", refusal(429), 5, 10),
     ("overloaded", refusal(503, "server_is_overloaded"), 5, 10),
     ("llama.cpp loads", refusal(503, 503, "unavailable_error", "Loading model"), 5, 10),

@@ -1,0 +1,33 @@
+"""A process whose Runs never end, to be killed: URL, namespace, scope. It prints OPEN, then RUN for each Run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from streambatch import Batch, BatchQueue, Limits
+
+
+class Stuck:
+    """Never answers."""
+
+    kind = "fake"
+
+    def __init__(self, scope: str) -> None:
+        self.limits = Limits(scope=scope, concurrent=2)
+
+    async def run(self, batch: Batch, run: object) -> str:
+        """Hold a place."""
+        print(f"RUN {batch.thread}", flush=True)
+        await asyncio.Event().wait()
+        return ""
+
+
+async def main(url: str, namespace: str, scope: str) -> None:
+    """Run until killed."""
+    async with BatchQueue(url, namespace=namespace, runner=Stuck(scope), lease=0.6, log=False):
+        print("OPEN", flush=True)
+        await asyncio.Event().wait()
+
+
+asyncio.run(main(*sys.argv[1:]))
