@@ -37,6 +37,7 @@ from ._client import Client
 from ._completion import Completion, completion_of
 from ._dialect import Dialect
 from ._errors import Problem, signal
+from ._limits import limits_of, quota_of
 from ._local import KINDS, Counter, Room, Turns, check_tokens
 from ._memo import Memo
 from ._params import Instructions, check, fixed_of, instructed, steps_of
@@ -68,7 +69,8 @@ class ChatRunner:
             of context_tokens is kept free.
         count: how tokens are counted: ``"tiktoken"`` (the extra of this name), or a function from text to a number.
             Defaults to an estimate for any model. Each is corrected by the usage that the server reports.
-        limits: what all Runs with this model and account may use together, over all processes. Defaults to no limits.
+        limits: what all Runs with this account and model may use together, over all processes. Defaults to no limits; a
+            429 or a wrong key parks all of them in any case.
         **request: ``max_steps``: requests that one Run may make, the last without tools; defaults to 20. And further
             arguments of ``client.chat.completions.create``: ``temperature``, ``tool_choice`` (for the first step),
             ``reasoning_effort``, ``extra_body``, ``timeout`` (seconds), …
@@ -102,7 +104,9 @@ class ChatRunner:
         limits: Limits | None = None,
         **request: Any,
     ) -> None:
-        self.limits = limits
+        self._limits = limits
+        self._given = client
+        self._model = model
         self._max_steps = steps_of(request.pop("max_steps", 20))
         check("ChatRunner", model, instructions, request, _OURS)
         for given in set(request) & {"max_tokens", "max_completion_tokens"}:
@@ -125,6 +129,11 @@ class ChatRunner:
         """What is pinned in a thread at its first Run: a history of another kind is never lost silently."""
         return "chat"
 
+    @property
+    def limits(self) -> Limits:
+        """What is shared with other processes; the scope, if it was not named, is that of key, address and model."""
+        return limits_of(self._limits, self._given, self._model)
+
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Answer *batch*; None if nothing in it has content.
 
@@ -145,7 +154,7 @@ class ChatRunner:
         room = Room(self._room, fixed, count, past.ratio_of(batch.state, self._counter.name))
         one = ChatRun(self._tools, self._max_steps, batch, run, room)
         try:
-            return await one.go(turn, partial(self._ask, instructions), self._counter)
+            return await one.go(turn, partial(self._ask, run, instructions), self._counter)
         except Problem as found:
             try:
                 signal(found)
@@ -165,9 +174,13 @@ class ChatRunner:
         """Close the client, if it was made here; a later Run makes a new one."""
         await self._client.aclose()
 
-    async def _ask(self, instructions: str, turns: Turns, media: bool, stage: Stage, show: Show) -> Completion:
+    async def _ask(
+        self, run: Run, instructions: str, turns: Turns, media: bool, stage: Stage, show: Show
+    ) -> Completion:
         """Send turns in the server's dialect, and read the answer."""
-        async with await self._opened(instructions, past.messages(turns, media=media), stage) as stream:
+        raw = await self._opened(instructions, past.messages(turns, media=media), stage)
+        run.quota(quota_of(raw.headers))
+        async with raw.parse() as stream:
             return await completion_of(stream, show)
 
     async def _opened(self, instructions: str, messages: list[past.Item], stage: Stage) -> Any:
@@ -180,7 +193,7 @@ class ChatRunner:
         while True:
             asked = self._dialect.request(instructions, messages, self._most)
             try:
-                return await client.chat.completions.create(**request, **asked)
+                return await client.chat.completions.with_raw_response.create(**request, **asked)
             except Exception as error:
                 if not self._dialect.learned(error, asked):
                     raise

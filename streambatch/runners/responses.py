@@ -44,7 +44,7 @@ from ._conversation import KIND as CONVERSATION
 from ._conversation import Talk
 from ._errors import Problem, signal
 from ._hosted import HostedRun, answer_at
-from ._limits import quota_of
+from ._limits import limits_of, quota_of
 from ._local import KINDS, Counter, Room, Turns, check_tokens
 from ._memo import Memo
 from ._params import Instructions, check, fixed_of, flagged, instructed, steps_of
@@ -82,7 +82,8 @@ class ResponsesRunner:
             history does not fit is forgotten. Defaults to 32,000.
         max_output_tokens: tokens an answer may have; as many are kept free for it. Defaults to no limit, and a quarter
             of context_tokens is kept free.
-        limits: what all Runs with this model and account may use together, over all processes. Defaults to no limits.
+        limits: what all Runs with this account and model may use together, over all processes. Defaults to no limits; a
+            429 or a wrong key parks all of them in any case.
         **request: ``deadline``: seconds (float) or timedelta after which a response at the provider is cancelled;
             defaults to 9 minutes. ``max_steps``: responses that one Run may ask for, the last without tools; defaults
             to 20. And further arguments of ``client.responses.create``: ``temperature``, ``reasoning``, ``store`` (for
@@ -122,7 +123,9 @@ class ResponsesRunner:
         check("ResponsesRunner", model, instructions, request, _OURS)
         if state not in _KIND_OF:
             raise UsageError(f"state={state!r} is none of {', '.join(_KIND_OF)}")
-        self.limits = limits
+        self._limits = limits
+        self._given = client
+        self._model = model
         self._state = state
         self._room = check_tokens(context_tokens, max_output_tokens)
         self._most = max_output_tokens or 0
@@ -146,6 +149,11 @@ class ResponsesRunner:
     def kind(self) -> str:
         """What new threads are; a history of another kind is never lost silently."""
         return _KIND_OF[self._state]
+
+    @property
+    def limits(self) -> Limits:
+        """What is shared with other processes; the scope, if it was not named, is that of key, address and model."""
+        return limits_of(self._limits, self._given, self._model)
 
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Answer *batch*; None if nothing in it has content.
