@@ -31,6 +31,7 @@ from streambatch._ports import Run
 from streambatch.errors import StoreError, StreambatchError, TooLarge
 
 from . import _history as past
+from ._client import heard
 from ._completion import Completion, Piece
 from ._errors import Problem, problem_of
 from ._local import Counter, Room, Turns, shrinking, state_of
@@ -132,6 +133,7 @@ class ChatRun:
         except StreambatchError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
+            heard(self._run, error)
             raise problem_of(error) from None
 
     async def _show(self, text: str) -> None:
@@ -210,4 +212,4 @@ def answer_of(memo: Memo, batch: Batch) -> Answer | None:
     if found is None:
         return None
     text, turn = found
-    return Answer(text, flags=("incomplete", "cancelled"), turns=(turn,))
+    return Answer(text, flags=("incomplete",), turns=(turn,))

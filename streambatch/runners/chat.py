@@ -33,7 +33,7 @@ from streambatch.errors import DeadLetter, UsageError
 
 from . import _history as past
 from ._chat_run import ChatRun, Show, Stage, answer_of
-from ._client import Client
+from ._client import Client, heard
 from ._completion import Completion, completion_of
 from ._dialect import Dialect
 from ._errors import Problem, signal
@@ -68,7 +68,8 @@ class ChatRunner:
             of context_tokens is kept free.
         count: how tokens are counted: ``"tiktoken"`` (the extra of this name), or a function from text to a number.
             Defaults to an estimate for any model. Each is corrected by the usage that the server reports.
-        limits: what all Runs with this model and account may use together, over all processes. Defaults to no limits.
+        limits: what all Runs with this model and account may use together, over all processes. Without a scope of its
+            own it gets one from the client, or from the environment. Defaults to no limits.
         **request: ``max_steps``: requests that one Run may make, the last without tools; defaults to 20. And further
             arguments of ``client.chat.completions.create``: ``temperature``, ``tool_choice`` (for the first step),
             ``reasoning_effort``, ``extra_body``, ``timeout`` (seconds), …
@@ -102,7 +103,6 @@ class ChatRunner:
         limits: Limits | None = None,
         **request: Any,
     ) -> None:
-        self.limits = limits
         self._max_steps = steps_of(request.pop("max_steps", 20))
         check("ChatRunner", model, instructions, request, _OURS)
         for given in set(request) & {"max_tokens", "max_completion_tokens"}:
@@ -116,6 +116,7 @@ class ChatRunner:
         self._counter = Counter(count, model)
         self._dialect = Dialect()
         self._client = Client(client, "chat.completions")
+        self.limits = self._client.limited(limits, model)
         fixed = fixed_of(instructions) + json.dumps(self._told)
         if not Room(self._room, fixed, past.tokens, past.LEAST).left > 0:
             raise UsageError(f"the instructions and tools alone do not fit into context_tokens={context_tokens}")
@@ -145,7 +146,7 @@ class ChatRunner:
         room = Room(self._room, fixed, count, past.ratio_of(batch.state, self._counter.name))
         one = ChatRun(self._tools, self._max_steps, batch, run, room)
         try:
-            return await one.go(turn, partial(self._ask, instructions), self._counter)
+            return await one.go(turn, partial(self._ask, run, instructions), self._counter)
         except Problem as found:
             try:
                 signal(found)
@@ -165,9 +166,12 @@ class ChatRunner:
         """Close the client, if it was made here; a later Run makes a new one."""
         await self._client.aclose()
 
-    async def _ask(self, instructions: str, turns: Turns, media: bool, stage: Stage, show: Show) -> Completion:
+    async def _ask(
+        self, run: Run, instructions: str, turns: Turns, media: bool, stage: Stage, show: Show
+    ) -> Completion:
         """Send turns in the server's dialect, and read the answer."""
         async with await self._opened(instructions, past.messages(turns, media=media), stage) as stream:
+            heard(run, stream)
             return await completion_of(stream, show)
 
     async def _opened(self, instructions: str, messages: list[past.Item], stage: Stage) -> Any:
