@@ -7,7 +7,7 @@ the business of `Ask`. The checkpoint (`_memo`) holds what is known of the turn:
 
     steps   finished steps: {"t": text, "c": [[call id, name, arguments], …], "u": usage}
     calls   the marks and results of their calls, written by `_tools`
-    said    the text of the step that is being streamed, for a cancellation; a replay forgets it
+    said    the text of the step that is being streamed, for a cancellation only
     end     the whole answer of a turn with tools, and then nothing else
 
 Ids of calls are the provider's; where one is missing or was given twice, the call gets one made of the batch and its
@@ -66,7 +66,6 @@ class ChatRun:
         self._run = run
         self._room = room
         self._memo = Memo(run, kind)
-        self._memo.data.pop("said", None)
         self._steps: list[dict[str, Any]] = self._memo.data.setdefault("steps", [])
         self._texts: list[str] = []  # of finished steps
         self._saying: list[str] = []
