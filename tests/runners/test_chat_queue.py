@@ -10,7 +10,7 @@ import pytest
 
 from streambatch import BatchQueue, DeadLettered, RunCancelled
 from streambatch._keys import Keys
-from streambatch.runners import ChatRunner, ResponsesRunner, ToolCall, _chat_run
+from streambatch.runners import ChatRunner, ResponsesRunner, ToolCall, _chat_run, tool
 from tests.conftest import StartChild
 from tests.fakes.provider import Call, Plan, Provider, Request
 from tests.integration.shop import FAST as HURRY
@@ -19,21 +19,25 @@ from tests.runners.tools import bodies
 
 FAST: dict[str, Any] = {**HURRY, "lease": 5.0}  # making a client takes a second of a busy machine
 
+ran: list[str] = []
+
+
+@tool  # here, because making the first tool imports pydantic, for which an event loop should not have to wait
+async def look(call: ToolCall) -> str:
+    ran.append(call.name)
+    return "seen again"
+
+
+@tool
+async def pay(euros: int, call: ToolCall) -> str:
+    ran.append(call.name)
+    return "paid again"
+
 
 async def test_c20_a_worker_that_is_killed_in_a_tool_is_followed_by_one_that_goes_on_there(
     fake: Provider, server: Server, namespace: str, start_child: StartChild
 ) -> None:
     """The model is asked once for the calls; the finished one is not run again, the interrupted one is told as such."""
-    ran: list[str] = []
-
-    async def look(call: ToolCall) -> str:
-        ran.append(call.name)
-        return "seen again"
-
-    async def pay(euros: int, call: ToolCall) -> str:
-        ran.append(call.name)
-        return "paid again"
-
     fake.script = [Plan(calls=[Call("look", "{}", "c1"), Call("pay", {"euros": 3}, "c2")])]
     child = await start_child("tests/runners/chat_worker.py", server.url, namespace)
     await child.expect("UP")
