@@ -38,10 +38,9 @@ from typing import Any
 from streambatch._ports import Run
 from streambatch.errors import StoreError, StreambatchError, TooLarge
 
-from ._client import Client
+from ._client import Client, heard
 from ._completion import Completion
 from ._errors import Problem, mentions, problem_of
-from ._limits import quota_of
 from ._memo import Memo
 from ._stream import Ended, Response, completion_in, completion_of, plain
 
@@ -250,18 +249,19 @@ class Asking:
                 del asked["background"]
             try:
                 async with asyncio.timeout(FIRST):
-                    raw = await api.responses.with_raw_response.create(**asked, stream=True)
+                    events = await api.responses.create(**asked, stream=True)
             except TimeoutError:
                 raise Problem("AMBIGUOUS", f"no answer within {FIRST:g} s") from None
             except Exception as error:  # noqa: BLE001 - as above
                 if self._can.learned(error, asked):
                     continue
+                heard(self._run, error)
                 found = problem_of(error)
                 if found.name != "AMBIGUOUS":  # then nothing was accepted
                     await self.forget()
                 raise found from None
-            self._run.quota(quota_of(raw.headers))
-            return raw.parse()
+            heard(self._run, events)
+            return events
 
     async def _by_id(self) -> Completion:
         failures, turn = 0, 0

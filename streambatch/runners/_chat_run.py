@@ -7,7 +7,7 @@ the business of `Ask`. The checkpoint (`_memo`) holds what is known of the turn:
 
     steps   finished steps: {"t": text, "c": [[call id, name, arguments], …], "u": usage}
     calls   the marks and results of their calls, written by `_tools`
-    said    the text of the step that is being streamed, for a cancellation; a replay forgets it
+    said    the text of the step that is being streamed, for a cancellation only
     end     the whole answer of a turn with tools, and then nothing else
 
 Ids of calls are the provider's; where one is missing or was given twice, the call gets one made of the batch and its
@@ -31,6 +31,7 @@ from streambatch._ports import Run
 from streambatch.errors import StoreError, StreambatchError, TooLarge
 
 from . import _history as past
+from ._client import heard
 from ._completion import Completion, Piece
 from ._errors import Problem, problem_of
 from ._local import Counter, Room, Turns, shrinking, state_of
@@ -65,7 +66,6 @@ class ChatRun:
         self._run = run
         self._room = room
         self._memo = Memo(run, kind)
-        self._memo.data.pop("said", None)
         self._steps: list[dict[str, Any]] = self._memo.data.setdefault("steps", [])
         self._texts: list[str] = []  # of finished steps
         self._saying: list[str] = []
@@ -132,6 +132,7 @@ class ChatRun:
         except StreambatchError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
+            heard(self._run, error)
             raise problem_of(error) from None
 
     async def _show(self, text: str) -> None:
@@ -210,4 +211,4 @@ def answer_of(memo: Memo, batch: Batch) -> Answer | None:
     if found is None:
         return None
     text, turn = found
-    return Answer(text, flags=("incomplete", "cancelled"), turns=(turn,))
+    return Answer(text, flags=("incomplete",), turns=(turn,))

@@ -6,17 +6,26 @@ A client that was given stays its owner's to close. Without one, the first Run m
 OPENAI_BASE_URL, in a thread: the import and the certificates take half a second, in which the event loop would stand
 still. `get` returns it with the SDK's own retries off: they would post again without anybody knowing, and retries are
 the queue's. Without a key it is a Problem, not a mistake in the program: the Run waits until there is one.
+
+Limits need the name of their scope when the queue is made, before there is a client: it is made of what the client will
+be made of.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
+from streambatch._ports import Limits, Quota, Run
 from streambatch.errors import UsageError
 
 from ._errors import problem
+from ._limits import quota_of, scope_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -43,6 +52,13 @@ class Client:
         self._own: Any = None
         self._making = asyncio.Lock()
 
+    def limited(self, limits: Limits | None, model: str) -> Limits:
+        """*limits* with a scope, their own or that of this account and model: without limits a 429 parks it too."""
+        limits = Limits() if limits is None else limits
+        if not isinstance(cast("object", limits), Limits) or limits.scope:
+            return limits
+        return replace(limits, scope=scope_of(self._given or _account(), model))
+
     async def get(self) -> Any:
         """The client, without retries. Raises Problem if there is no key."""
         return (self._given or await self._made()).with_options(max_retries=0)
@@ -58,6 +74,36 @@ class Client:
             if self._own is None:
                 self._own = await asyncio.to_thread(_make, self._part)
         return self._own
+
+
+def heard(run: Run, answer: Any) -> None:
+    """Tell the limits what the headers of an answer, or of the error that is a refusal, say is left."""
+    left = quota_of(getattr(getattr(answer, "response", None), "headers", None) or {})
+    if left != Quota():
+        run.quota(left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.text).hostname or ""
+
+
+def _account() -> Any:
+    """What a client will have that is made from the environment, as far as a scope is made of it."""
+    env = os.environ.get
+    return SimpleNamespace(
+        base_url=_Address(f"{(env('OPENAI_BASE_URL') or 'https://api.openai.com/v1').rstrip('/')}/"),
+        api_key=env("OPENAI_API_KEY"),
+        organization=env("OPENAI_ORG_ID"),
+        project=env("OPENAI_PROJECT_ID"),
+    )
 
 
 def _make(part: str) -> Any:

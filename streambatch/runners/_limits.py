@@ -14,16 +14,12 @@ of a long name) is in a short keyed hash. The key itself is in no name, no log a
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import blake2s
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
-from streambatch._ports import Limits, Quota
+from streambatch._ports import Quota
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
@@ -79,36 +75,6 @@ def scope_of(client: Any, model: str) -> str:
     told_apart = blake2s(text.encode(errors="replace"), digest_size=HASH, key=b"streambatch scope").hexdigest()
     host = getattr(getattr(client, "base_url", None), "host", "") or "provider"
     return f"{_plain(host, HOST)}/{_plain(model, MODEL)}:{told_apart}"
-
-
-def limits_of(given: Limits | None, client: Any, model: str) -> Limits:
-    """The limits of a shipped runner: those given, and always a scope, so that a 429 parks it for everybody.
-
-    Args:
-        given: the user's, or None.
-        client: the user's ``openai`` client; None is the one that is made from the environment.
-        model: the model's name.
-    """
-    limits = given or Limits()
-    return limits if limits.scope else replace(limits, scope=scope_of(client or _environment(), model))
-
-
-def _environment() -> Any:
-    """What the library makes of its environment variables, without the library."""
-    names = {"api_key": "API_KEY", "organization": "ORG_ID", "project": "PROJECT_ID"}
-    known = {name: os.environ.get(f"OPENAI_{suffix}") for name, suffix in names.items()}
-    address = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    return SimpleNamespace(**known, base_url=_Address(address.rstrip("/") + "/"))
-
-
-class _Address(str):
-    """A URL that knows its host, as those of the library do."""
-
-    __slots__ = ()
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self).hostname or ""
 
 
 def _number(text: str) -> int | None:

@@ -33,11 +33,10 @@ from streambatch.errors import DeadLetter, UsageError
 
 from . import _history as past
 from ._chat_run import ChatRun, Show, Stage, answer_of
-from ._client import Client
+from ._client import Client, heard
 from ._completion import Completion, completion_of
 from ._dialect import Dialect
 from ._errors import Problem, signal
-from ._limits import limits_of, quota_of
 from ._local import KINDS, Counter, Room, Turns, check_tokens
 from ._memo import Memo
 from ._params import Instructions, check, fixed_of, instructed, steps_of
@@ -69,8 +68,9 @@ class ChatRunner:
             of context_tokens is kept free.
         count: how tokens are counted: ``"tiktoken"`` (the extra of this name), or a function from text to a number.
             Defaults to an estimate for any model. Each is corrected by the usage that the server reports.
-        limits: what all Runs with this account and model may use together, over all processes. Defaults to no limits; a
-            429 or a wrong key parks all of them in any case.
+        limits: what all Runs with this model and account may use together, over all processes. Without a scope of its
+            own it gets one from the client, or from the environment. Defaults to no limits; a 429 or a wrong key parks
+            its scope in any case.
         **request: ``max_steps``: requests that one Run may make, the last without tools; defaults to 20. And further
             arguments of ``client.chat.completions.create``: ``temperature``, ``tool_choice`` (for the first step),
             ``reasoning_effort``, ``extra_body``, ``timeout`` (seconds), …
@@ -104,9 +104,6 @@ class ChatRunner:
         limits: Limits | None = None,
         **request: Any,
     ) -> None:
-        self._limits = limits
-        self._given = client
-        self._model = model
         self._max_steps = steps_of(request.pop("max_steps", 20))
         check("ChatRunner", model, instructions, request, _OURS)
         for given in set(request) & {"max_tokens", "max_completion_tokens"}:
@@ -120,6 +117,7 @@ class ChatRunner:
         self._counter = Counter(count, model)
         self._dialect = Dialect()
         self._client = Client(client, "chat.completions")
+        self.limits = self._client.limited(limits, model)
         fixed = fixed_of(instructions) + json.dumps(self._told)
         if not Room(self._room, fixed, past.tokens, past.LEAST).left > 0:
             raise UsageError(f"the instructions and tools alone do not fit into context_tokens={context_tokens}")
@@ -128,11 +126,6 @@ class ChatRunner:
     def kind(self) -> str:
         """What is pinned in a thread at its first Run: a history of another kind is never lost silently."""
         return "chat"
-
-    @property
-    def limits(self) -> Limits:
-        """What is shared with other processes; the scope, if it was not named, is that of key, address and model."""
-        return limits_of(self._limits, self._given, self._model)
 
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Answer *batch*; None if nothing in it has content.
@@ -178,9 +171,8 @@ class ChatRunner:
         self, run: Run, instructions: str, turns: Turns, media: bool, stage: Stage, show: Show
     ) -> Completion:
         """Send turns in the server's dialect, and read the answer."""
-        raw = await self._opened(instructions, past.messages(turns, media=media), stage)
-        run.quota(quota_of(raw.headers))
-        async with raw.parse() as stream:
+        async with await self._opened(instructions, past.messages(turns, media=media), stage) as stream:
+            heard(run, stream)
             return await completion_of(stream, show)
 
     async def _opened(self, instructions: str, messages: list[past.Item], stage: Stage) -> Any:
@@ -193,7 +185,7 @@ class ChatRunner:
         while True:
             asked = self._dialect.request(instructions, messages, self._most)
             try:
-                return await client.chat.completions.with_raw_response.create(**request, **asked)
+                return await client.chat.completions.create(**request, **asked)
             except Exception as error:
                 if not self._dialect.learned(error, asked):
                     raise

@@ -38,13 +38,12 @@ from ._asking import Abilities, Asking, lively
 from ._chain import KIND as CHAIN
 from ._chain import LOCAL, NO_CHAIN, Chain
 from ._chat_run import ChatRun, Show, Stage, answer_of
-from ._client import Client
+from ._client import Client, heard
 from ._completion import Completion
 from ._conversation import KIND as CONVERSATION
 from ._conversation import Talk
 from ._errors import Problem, signal
 from ._hosted import HostedRun, answer_at
-from ._limits import limits_of, quota_of
 from ._local import KINDS, Counter, Room, Turns, check_tokens
 from ._memo import Memo
 from ._params import Instructions, check, fixed_of, flagged, instructed, steps_of
@@ -123,9 +122,6 @@ class ResponsesRunner:
         check("ResponsesRunner", model, instructions, request, _OURS)
         if state not in _KIND_OF:
             raise UsageError(f"state={state!r} is none of {', '.join(_KIND_OF)}")
-        self._limits = limits
-        self._given = client
-        self._model = model
         self._state = state
         self._room = check_tokens(context_tokens, max_output_tokens)
         self._most = max_output_tokens or 0
@@ -139,6 +135,7 @@ class ResponsesRunner:
         if max_output_tokens is not None:
             self._request["max_output_tokens"] = max_output_tokens
         self._client = Client(client, "responses")
+        self.limits = self._client.limited(limits, model)
         self._counter = Counter(None, model)
         self._can = Abilities()
         fixed = fixed_of(instructions) + json.dumps(self._told)
@@ -149,11 +146,6 @@ class ResponsesRunner:
     def kind(self) -> str:
         """What new threads are; a history of another kind is never lost silently."""
         return _KIND_OF[self._state]
-
-    @property
-    def limits(self) -> Limits:
-        """What is shared with other processes; the scope, if it was not named, is that of key, address and model."""
-        return limits_of(self._limits, self._given, self._model)
 
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Answer *batch*; None if nothing in it has content.
@@ -241,9 +233,8 @@ class ResponsesRunner:
             request = self._shared(instructions) | self._tooled(later=stage != "first", last=stage == "last")
             request = {"store": False, **request, "input": past.items(turns, media=media)}
             api = await self._client.get()
-            raw = await api.responses.with_raw_response.create(**request, stream=True)
-            run.quota(quota_of(raw.headers))
-            async with raw.parse() as events:
+            async with await api.responses.create(**request, stream=True) as events:
+                heard(run, events)
                 return await completion_of(lively(events), _Shown(show))
 
         one = ChatRun(self._tools, self._max_steps, batch, run, room, LOCAL)

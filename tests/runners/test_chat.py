@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Answer, Batch, DeadLetter, Message, Part, Retry, UsageError
+from streambatch import Answer, Batch, DeadLetter, Limits, Message, Part, Quota, Retry, UsageError
 from streambatch._messages import to_json
 from streambatch.runners import ChatRunner, _chat_run
 from tests.fakes.provider import Plan, Provider
@@ -283,11 +283,37 @@ async def test_a_cancelled_run_gives_what_had_been_said_and_saved(
     for _ in range(2):  # twice is the same as once
         answer = await runner.cancel(one, FakeRun(one, run.data))
         assert isinstance(answer, Answer)
-        assert (answer.text, answer.flags) == ("so ", ("incomplete", "cancelled"))
+        assert (answer.text, answer.flags) == ("so ", ("incomplete",))
         assert answer.turns == ({"v": 1, "in": [{"a": None, "p": [{"type": "text", "text": "x"}]}], "out": "so "},)
     replay = FakeRun(one, run.data)
     assert isinstance(again := await runner.run(one, replay), Answer)
     assert again.text == "I got 1 messages: x"
+
+
+async def test_what_the_provider_says_is_left_reaches_the_limits(fake: Provider, runner: ChatRunner) -> None:
+    left = {"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-tokens": "6m0s"}
+    fake.script = [Plan(headers=left), Plan(status=500, headers=left, body={}), Plan()]
+    _, run = await ask(runner, batch("x"))
+    assert run.left == Quota(requests=7, tokens_reset=360.0)
+    failed = FakeRun(batch("x"))
+    with pytest.raises(Retry):
+        await runner.run(failed.batch, failed)
+    assert failed.left == run.left
+    assert (await ask(runner, batch("x")))[1].left is None
+
+
+async def test_limits_get_the_scope_of_the_account_and_the_model(fake: Provider) -> None:
+    from openai import AsyncOpenAI
+
+    limits = Limits(concurrent=3)
+    async with AsyncOpenAI() as client, AsyncOpenAI(api_key="another") as other:
+        given = [ChatRunner(model="m", client=one, limits=limits).limits for one in (client, None, other)]
+    assert ChatRunner(model="m").limits is None
+    mine, from_environment, others = [one.scope for one in given if one is not None]
+    assert mine == from_environment != others
+    assert mine.startswith("127.0.0.1/m:")
+    own = ChatRunner(model="m", limits=Limits(scope="mine")).limits
+    assert own == Limits(scope="mine")
 
 
 async def test_without_a_key_nothing_dies(fake: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,33 @@ async def test_results_that_together_do_not_fit_the_checkpoint_are_replaced_by_a
     assert await bed.go(*asked) == told
 
 
+async def test_only_the_result_that_is_too_large_is_replaced_and_not_one_that_is_saved_beside_it() -> None:
+    ends = [asyncio.Event() for _ in range(3)]
+    held, gate = asyncio.Event(), asyncio.Event()
+
+    async def get(n: int) -> str:
+        await ends[n].wait()
+        return "x" * 900 if n == 2 else "small"
+
+    class Slow(Bed):
+        async def checkpoint(self, data: bytes) -> None:
+            if b'"r"' in data and not held.is_set():
+                held.set()
+                await gate.wait()
+            await super().checkpoint(data)
+
+    bed = Slow(get, most=600)
+    run = asyncio.create_task(bed.go(*(call(str(n), "get", n=n) for n in range(3))))
+    for n, end in enumerate(ends):  # the first holds the server up; the small one waits before the large one
+        end.set()
+        await (held.wait() if n == 0 else asyncio.sleep(0))
+        await asyncio.sleep(0)
+    gate.set()
+    told = await run
+    assert (told["0"], told["1"]) == ("small", "small")
+    assert "too large to be kept" in told["2"]
+
+
 async def test_a_result_for_which_not_even_a_note_fits_stays_a_call_that_was_started() -> None:
     async def get() -> str:
         return "x" * 400
@@ -314,10 +341,11 @@ async def test_a_call_is_not_started_if_not_even_its_mark_fits() -> None:
     async def pay() -> None:
         runs.append("pay")
 
-    bed = Bed(pay, most=45)
-    assert "not started" in (await bed.go(call("a" * 50, "pay")))["a" * 50]
-    assert runs == []
-    assert bed.saved == []
+    bed = Bed(pay, most=60)
+    told = await bed.go(call("a" * 50, "pay"), call("b", "pay"))
+    assert "not started" in told["a" * 50]
+    assert (told["b"], runs) == ("null", ["pay"])  # and the one that did not fit is in nobody's way
+    assert bed.marks == {"b": {"r": "null"}}
 
 
 async def test_a_checkpoint_of_another_form_is_no_result() -> None:
