@@ -19,6 +19,7 @@ from ._events import (
     Started,
     StoreAway,
     StoreBack,
+    Streamed,
     Warned,
 )
 from ._messages import Answer, Batch, Message, Part, Reply
@@ -97,6 +98,7 @@ __all__ = [
     "StoreBack",
     "StoreError",
     "StreambatchError",
+    "Streamed",
     "ThreadBusy",
     "TooLarge",
     "UsageError",

@@ -26,11 +26,13 @@ from ._due import LONGEST
 from ._echo import Echo
 from ._events import Event, Warned, place_of
 from ._explain import Health
+from ._follow import Follower
 from ._hints import Hints
 from ._intake import Intake
 from ._keeper import Keeper
 from ._keys import Keys
 from ._ports import Codec, Deliver, Runner
+from ._relay import Relay
 from ._settings import Settings
 from ._shield import to_the_end
 from ._store import Store
@@ -67,9 +69,11 @@ class Life:
         self.hints = Hints(client, plan.keys, self._heard, self.store.heard)
         self.echo = Echo(self.store, self.hints.listening.is_set)
         self.keeper = Keeper(self.store, s.lease, emit)
+        self.relay = Relay(self.store, emit)
+        self.follower = Follower(self.store, emit) if s.hear_previews else None
         self.worker: Worker | None = None
         if runner is not None or deliver is not None:
-            turn = Turn(self.store, self.keeper, s, runner, deliver, emit)
+            turn = Turn(self.store, self.keeper, s, runner, deliver, emit, self.relay)
             self.worker = Worker(self.store, turn, s.concurrency, emit)
         self._runner = runner
         self._embedded: Any = None
@@ -88,7 +92,7 @@ class Life:
 
             embedded = await EmbeddedServer.open(target)
             target = f"unix://{quote(embedded.socket)}"
-        client, ours = client_of(target, plan.settings, 4 + 3 * plan.settings.partitions)
+        client, ours = client_of(target, plan.settings, 5 + plan.settings.hear_previews + 3 * plan.settings.partitions)
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
         try:
@@ -122,7 +126,8 @@ class Life:
 
     async def _loops(self) -> None:
         async with asyncio.TaskGroup() as group:
-            loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper]
+            loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper, self.relay]
+            loops += [] if self.follower is None else [self.follower]
             loops += [] if self._embedded is None else [self._embedded]
             tasks = [group.create_task(kept(loop, self.emit)) for loop in loops]
             if self.worker is not None:
@@ -175,10 +180,22 @@ class Life:
     def _heard(self, partition: int, word: str, argument: str) -> None:
         if word == "reply":
             self.echo.heard(argument)
-        elif self.worker is not None and word == "missed":
-            self.worker.loops[partition].wake()
+        elif word == "show":
+            first, _, thread = argument.partition(" ")
+            self.echo.shown(thread)
+            if self.follower is not None:
+                self.follower.heard(thread, first)
+        elif word == "missed":
+            self._missed(partition)
         elif self.worker is not None:
             self.worker.loops[partition].hint(word, argument)
+
+    def _missed(self, partition: int) -> None:
+        self.echo.missed(partition)
+        if self.follower is not None:
+            self.follower.missed(partition)
+        if self.worker is not None:
+            self.worker.loops[partition].wake()
 
     def health(self) -> Health:
         """Readiness; sends nothing."""

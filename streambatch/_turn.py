@@ -44,6 +44,7 @@ from ._events import (
 from ._keeper import Hold, Keeper
 from ._messages import Answer, Batch, Reply
 from ._ports import Deliver, Runner
+from ._relay import Outlet, Relay
 from ._retry import backoff
 from ._rows import Claimed, Handover, Work, order
 from ._run import LiveRun, answer_of
@@ -63,6 +64,7 @@ class Turn:
         runner: runs batches, or None.
         deliver: delivers replies, or None.
         emit: where events go.
+        relay: shows what Runs emit.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Turn:
         runner: Runner | None,
         deliver: Deliver | None,
         emit: Emit,
+        relay: Relay,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -80,6 +83,7 @@ class Turn:
         self._runner = runner
         self._deliver = deliver
         self._emit = emit
+        self._relay = relay
         self.quiet = False
 
     async def go(self, claim: Claimed | None) -> None:
@@ -113,7 +117,7 @@ class Turn:
         try:
             batch = work.read(store.setting, attempt, entries)
             self._announce(work, batch)
-            run = LiveRun(store, work, batch, self._emit)
+            run = LiveRun(store, work, batch, self._emit, Outlet(self._relay, work))
             answer, kind = await self._answer(hold, work, run)
         except LeaseLost:
             raise
@@ -139,8 +143,11 @@ class Turn:
         kind = getattr(runner, "kind", "")
         if work.kind and kind and work.kind not in getattr(runner, "kinds", (kind,)):
             raise _Pinned(work.kind)
-        async with hold.trusted(self._settings.run_timeout):
-            answer = answer_of(await runner.run(run.batch, run))
+        try:
+            async with hold.trusted(self._settings.run_timeout):
+                answer = answer_of(await runner.run(run.batch, run))
+        finally:  # however the Run ends, whoever follows it sees the whole text before the end
+            await to_the_end(run.outlet.end()) if run.outlet.began else run.outlet.close()
         return answer, answer.kind or kind
 
     def _announce(self, work: Work, batch: Batch) -> None:

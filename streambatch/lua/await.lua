@@ -1,18 +1,29 @@
 #!lua flags=allow-oom
-local awaited, reply, stream = unpack(KEYS, 1, 3)
-local now, thread, entry, interest = unpack(ARGV, 1, 4)
+local awaited, followed, reply, stream, events = unpack(KEYS, 1, 5)
+local now, thread, entry, interest, after, page = unpack(ARGV, 1, 6)
 
 -- await: the outcome of the batch that held this entry; registers the interest so that settle sends a hint.
--- Answers {waiting}, {gone} (answered, but the reply expired), or {kind, first, sequence, fence, data}.
--- Re-sent: reads again.  O(log N).
+-- Answers {waiting}, {gone} (answered, but the reply expired), or {kind, first, sequence, fence, data}. With `after` (an
+-- event's id, else '') the previews that came after it stand behind, a page at most, and show sends hints too: one look
+-- sees both, so an outcome comes with all that was shown before it.  Re-sent: reads again.  O(log N + page).
 if now == '' then now = redis.call('TIME')[1] * 1000 end
-redis.call('ZREMRANGEBYSCORE', awaited, '-inf', now)
+local row, told = nil, {}
 local found = redis.call('XRANGE', reply, entry, '+', 'COUNT', 1)[1]
-if not found then
-  redis.call('ZADD', awaited, now + interest, thread)
-  redis.call('PEXPIRE', awaited, interest * 2)
-  return {#redis.call('XRANGE', stream, entry, entry) > 0 and 'waiting' or 'gone'}
+if found then
+  local f = {}
+  for i = 1, #found[2], 2 do f[found[2][i]] = found[2][i + 1] end
+  row = {f.k, f.f, f.s, f.e, f.m}
+else
+  row = {#redis.call('XRANGE', stream, entry, entry) > 0 and 'waiting' or 'gone'}
+  told = after == '' and {awaited} or {awaited, followed}
 end
-local f = {}
-for i = 1, #found[2], 2 do f[found[2][i]] = found[2][i + 1] end
-return {f.k, f.f, f.s, f.e, f.m}
+if after ~= '' then
+  local shown = redis.pcall('XRANGE', events, '(' .. after, '+', 'COUNT', page)
+  row[#row + 1] = shown.err and {} or shown
+end
+for _, set in ipairs(told) do
+  redis.call('ZREMRANGEBYSCORE', set, '-inf', now)
+  redis.call('ZADD', set, now + interest, thread)
+  redis.call('PEXPIRE', set, interest * 2)
+end
+return row

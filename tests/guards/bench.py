@@ -48,7 +48,8 @@ DEFAULTS: dict[str, Any] = {
     "mid": "", "memory": 3_600_000, "author": "", "size": 10, "wait": 15_000, "quiet": 2_000, "m": "hello",
     "kind": "answered", "reply": "R", "batch": "B", "hkind": "", "stateful": 0, "state": "", "forget": 0,
     "claim": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "tries": 1, "limit": 3, "reason": "why",
-    "interest": 5_000, "why": "because",
+    "interest": 5_000, "why": "because", "after": "", "page": 100, "length": 300, "first": "1-1", "last": "1-1",
+    "attempt": 1, "n": 1, "fence": "7",
 }  # fmt: skip
 
 
@@ -162,7 +163,7 @@ class World:
         """A key by its kind."""
         if name == "producer":
             return self.keys.producer(0, "P")
-        return self.keys.of(0, name) if name in SHARED else self.keys.of(0, f"{name}:{thread}")
+        return self.keys.of(0, name) if name in (*SHARED, "followed") else self.keys.of(0, f"{name}:{thread}")
 
     def send(self, name: str, keys: Sequence[str], argv: Sequence[Any], client: Any = None) -> Any:
         """Send a composed script; answers as they come. Raises ResponseError."""
