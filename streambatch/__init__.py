@@ -21,6 +21,7 @@ from ._events import (
     Started,
     StoreAway,
     StoreBack,
+    Streamed,
     Unparked,
     Warned,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "StoreBack",
     "StoreError",
     "StreambatchError",
+    "Streamed",
     "ThreadBusy",
     "TooLarge",
     "Unparked",

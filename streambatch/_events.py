@@ -11,7 +11,8 @@ event           when
 Queued          a message was stored (once per submit; ``outcome`` says if it was a duplicate)
 Started         a Run begins; ``waited`` is seconds from the oldest message's arrival
 Restarted       a Run begins again after a crash or a retry (``attempt`` > 1): previews seen before are void
-Preview         a runner emitted something (streamed text); it comes before the commit and may be repeated
+Preview         a runner emitted something (streamed text); it comes before the commit and may be repeated.
+                With ``hear_previews`` also of Runs in other processes, joined; so are their Restarted
 Retrying        a Run failed and will be tried again in ``delay`` seconds
 Answered        a Run was committed: acknowledged, state and reply stored, in one step
 Delivered       the deliver callback returned
@@ -35,7 +36,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,29 @@ class Preview(Event):
 
     def __repr__(self) -> str:
         return f"Preview(thread={self.thread!r}, batch_id={self.batch_id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What ``Receipt.events()`` yields; no event for listeners.
+
+    Attributes:
+        id: opaque; give it to ``events(after=...)`` to get what came after it, in any process.
+        kind: ``"started"``: a Run began; ``"restarted"``: it began again, and everything before is void; ``"text"``: a
+            piece of the answer; ``"data"``: other data that the runner emitted; ``"end"``: ``reply()`` answers at once.
+        batch_id: the batch, as it was then; at the end that of the reply, or "".
+        attempt: of the Run, from 1; 0 at the end.
+        data: a str for ``"text"``, JSON data for ``"data"``, else None. It is content; don't log it.
+    """
+
+    id: str
+    kind: Literal["started", "restarted", "text", "data", "end"]
+    batch_id: str
+    attempt: int
+    data: Any = None
+
+    def __repr__(self) -> str:
+        return f"Streamed(kind={self.kind!r}, batch_id={self.batch_id!r}, attempt={self.attempt})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,13 @@ from ._due import LONGEST, Slots
 from ._echo import Echo
 from ._events import Event, Warned, place_of
 from ._explain import Health
+from ._follow import Follower
 from ._hints import Hints
 from ._intake import Intake
 from ._keeper import Keeper
 from ._keys import Keys
 from ._ports import Codec, Deliver, Limits, Runner
+from ._relay import Relay
 from ._scope import Scope
 from ._settings import Settings
 from ._shield import to_the_end
@@ -69,12 +71,14 @@ class Life:
         self.hints = Hints(client, plan.keys, self._heard, self.store.heard)
         self.echo = Echo(self.store, self.hints.listening.is_set)
         self.keeper = Keeper(self.store, s.lease, emit, self.hints.listening.is_set)
+        self.relay = Relay(self.store, emit)
+        self.follower = Follower(self.store, emit) if s.hear_previews else None
         self.worker: Worker | None = None
         self.scope: Scope | None = None
         if runner is not None or deliver is not None:
             slots = Slots(s.concurrency)
             self.scope = None if plan.limits is None else Scope(self.store, plan.limits, slots, emit)
-            turn = Turn(self.store, self.keeper, s, runner, deliver, emit, self.scope)
+            turn = Turn(self.store, self.keeper, s, runner, deliver, emit, self.relay, self.scope)
             self.worker = Worker(self.store, turn, slots, emit)
             if self.scope is not None:
                 self.scope.wake = self.worker.wake
@@ -95,7 +99,7 @@ class Life:
 
             embedded = await EmbeddedServer.open(target)
             target = f"unix://{quote(embedded.socket)}"
-        connections = 4 + 3 * plan.settings.partitions + int(plan.limits is not None)
+        connections = 5 + plan.settings.hear_previews + 3 * plan.settings.partitions + int(plan.limits is not None)
         client, ours = client_of(target, plan.settings, connections)
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
@@ -130,8 +134,9 @@ class Life:
 
     async def _loops(self) -> None:
         async with asyncio.TaskGroup() as group:
-            loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper]
+            loops = [*self.store.lanes, *self.intake.gates, self.hints, self.keeper, self.relay]
             loops += [] if self.scope is None else [self.scope, self.scope.lane]
+            loops += [] if self.follower is None else [self.follower]
             loops += [] if self._embedded is None else [self._embedded]
             tasks = [group.create_task(kept(loop, self.emit)) for loop in loops]
             if self.worker is not None:
@@ -192,11 +197,23 @@ class Life:
             self.keeper.heard(argument)
             if self.worker is not None:
                 self.worker.loops[partition].hint(word, argument)
-        elif self.worker is not None and word == "missed":
-            self.worker.loops[partition].wake()
+        elif word == "show":
+            first, _, thread = argument.partition(" ")
+            self.echo.shown(thread)
+            if self.follower is not None:
+                self.follower.heard(thread, first)
+        elif word == "missed":
             self.keeper.heard()
+            self._missed(partition)
         elif self.worker is not None:
             self.worker.loops[partition].hint(word, argument)
+
+    def _missed(self, partition: int) -> None:
+        self.echo.missed(partition)
+        if self.follower is not None:
+            self.follower.missed(partition)
+        if self.worker is not None:
+            self.worker.loops[partition].wake()
 
     def health(self) -> Health:
         """Readiness; sends nothing."""

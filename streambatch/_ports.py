@@ -80,7 +80,11 @@ class Run(Protocol):
         ...
 
     def emit(self, data: object) -> None:
-        """Show a preview (streamed text, or JSON data) to whoever follows; it is void if the Run is restarted."""
+        """Show a preview (streamed text, or JSON data) to whoever follows; it is void if the Run is restarted.
+
+        Call it on the event loop. Listeners of this process get it at once; ``Receipt.events()``, and the listeners of
+        processes with ``hear_previews``, at most ``previews`` times a second, with text joined.
+        """
         ...
 
     def quota(self, left: Quota) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from ._lane import Row
 from ._lease import Lease
@@ -110,6 +110,7 @@ class NotNow:
 
 Claimed = Work | Handover | NotNow
 Entry = Sequence[Any]
+PAGE = 100
 _FIELDS = [b"id", b"author", b"size", b"m"]
 
 
@@ -181,24 +182,26 @@ class Peek:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a message: waiting, gone, answered, none, dead or cancelled."""
+    """What became of a message: waiting, gone, answered, none, dead or cancelled; and what was shown, if asked."""
 
     kind: str
     reply: Reply | None = None
     reason: str = ""
+    shown: Sequence[Entry] = ()
 
     @classmethod
     def of(cls, row: Row, thread: str, entry: str, setting: Setting) -> Outcome:
         """From the answer of await."""
         kind = row[0].decode()
+        shown = cast("Sequence[Entry]", row[-1] if isinstance(row[-1], list) else ())
         if kind in ("waiting", "gone"):
-            return cls(kind)
+            return cls(kind, shown=shown)
         if order(row[1].decode()) > order(entry):
-            return cls("gone")
+            return cls("gone", shown=shown)
         if kind == "answered" or (kind == "cancelled" and row[4]):
             data = setting.decode(row[4], "reply", thread)
-            return cls(kind, decode_reply(data, thread, int(row[2]), int(row[3])))
-        return cls(kind, None, row[4].decode() if kind == "dead" else "")
+            return cls(kind, decode_reply(data, thread, int(row[2]), int(row[3])), "", shown)
+        return cls(kind, None, row[4].decode() if kind == "dead" else "", shown)
 
     def value(self) -> Reply | None:
         """The reply, None if the runner answered nothing. Raises DeadLettered, RunCancelled."""
@@ -207,6 +210,56 @@ class Outcome:
         if self.kind == "dead":
             raise DeadLettered(reason=self.reason)
         return self.reply
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry of the stream of previews, its content still as it is stored.
+
+    Attributes:
+        id: the Run's fence and the number of the event in the Run.
+        kind: started, restarted, text, data; a later release may have others.
+        batch_id: of the batch as it was then.
+        first: its first entry, to be compared.
+        last: its last entry, as it was then.
+        messages: how many it had.
+        attempt: of the Run.
+        owner: the process that runs.
+        data: the content.
+    """
+
+    id: str
+    kind: str
+    batch_id: str
+    first: tuple[int, int]
+    last: tuple[int, int]
+    messages: int
+    attempt: int
+    owner: str
+    data: bytes
+
+    @classmethod
+    def of(cls, raw: Entry) -> Shown | None:
+        """From an entry, or None if it is not ours; fields of a later release are passed over."""
+        name, fields = raw
+        f: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=False))
+        try:
+            return cls(
+                name.decode(), f[b"k"].decode(), f[b"b"].decode(), order(f[b"f"].decode()), order(f[b"l"].decode()),
+                int(f[b"n"]), int(f[b"a"]), f[b"o"].decode(), f[b"m"],
+            )  # fmt: skip
+        except (KeyError, ValueError):
+            return None
+
+    def holds(self, entry: str) -> bool:
+        """Whether the batch held a message, as it was then."""
+        return self.first <= order(entry) <= self.last
+
+    def read(self, setting: Setting, thread: str) -> Json:
+        """The content; raises StoreError if it is damaged."""
+        if self.kind not in ("text", "data"):
+            return None
+        return from_json(setting.decode(self.data, "preview", thread), f"a preview of thread {thread!r}")
 
 
 def order(entry: str) -> tuple[int, int]:

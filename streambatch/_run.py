@@ -10,6 +10,7 @@ from typing import Any, cast
 from ._events import Emit, Preview
 from ._messages import Answer, Batch, Message, batch_id
 from ._ports import Answered, Deliver, Quota, Run, Runner
+from ._relay import Outlet
 from ._rows import Work
 from ._store import Store
 from .errors import UsageError
@@ -18,10 +19,11 @@ from .errors import UsageError
 class LiveRun:
     """The effects of one Run, fenced by its lease; the Run protocol says what each promises."""
 
-    def __init__(self, store: Store, work: Work, batch: Batch, emit: Emit) -> None:
+    def __init__(self, store: Store, work: Work, batch: Batch, emit: Emit, outlet: Outlet) -> None:
         self._store = store
         self._work = work
         self._emit = emit
+        self.outlet = outlet
         self._takes = 0
         self.batch = batch
         self.left: Quota | None = None
@@ -50,8 +52,9 @@ class LiveRun:
         return found
 
     def emit(self, data: object) -> None:
-        """Show a preview to the listeners."""
+        """Show a preview to the listeners here, and to whoever follows."""
         self._emit(Preview(self.batch.thread, self.batch.id, data))
+        self.outlet.put(self.batch, data)
 
     def quota(self, left: Quota) -> None:
         """What the provider says is left, for the limits of the scope."""

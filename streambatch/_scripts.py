@@ -33,7 +33,9 @@ touch        typing, run_now                                                    
 pause        park and unpark                                                                        log N
 redrive      a dead letter goes back                                                                messages
 repair       put a thread's keys in order                                                           log N
-await        the outcome of a message                                                               log N
+await        the outcome of a message, and what was shown meanwhile                                 log N + page
+show         previews of Runs, for whoever follows them                                             events
+hear         a process wants to be told of all previews                                             log N
 look, stats  read for people                                                                        1
 attach       a process joins                                                                        1
 forfeit      end dead leases when alone                                                             threads
@@ -136,7 +138,16 @@ TOUCH = Script.load("touch", "stream window run", "thread quiet")
 PAUSE = Script.load("pause", "run lease", "thread on")
 REDRIVE = Script.load("redrive", "producer stream window run last", "number resend producer_ttl id wait")
 REPAIR = Script.load("repair", "stream window lease run last", "thread")
-AWAIT = Script.load("await", "awaited reply stream run", "now thread entry interest")
+AWAIT = Script.load("await", "awaited followed reply stream events run", "now thread entry interest after page")
+SHOW = Script.load(
+    "show",
+    "followed hints",
+    "keep length",
+    "thread token fence owner first attempt number n",
+    "lease events",
+    "kind batch last size m",
+)
+HEAR = Script.load("hear", "followed", "now interest")
 LOOK = Script.load("look", "meta due outbox parked paused stream window lease run last head", "now thread")
 STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
 ATTACH = Script.load("attach", "meta producer", "partitions hands producer_ttl")

@@ -73,6 +73,10 @@ class Settings:
         max_age: messages whose sent_at is older (seconds) are dropped at submit; None keeps all. Defaults to None.
         dead_limit: dead letters per partition; when reached nothing is buried and nothing dropped: failing threads
             keep retrying. Defaults to 10,000.
+        previews: events a second, at most, by which a Run shows what it emits to other processes (``Receipt.events()``
+            and ``hear_previews``); text is joined. With 0 it stays in the process. Defaults to 20.
+        hear_previews: the listeners of this process get the Preview and Restarted events of Runs in other processes,
+            too. Defaults to False.
     """
 
     debounce: float | Callable[[str], float] = 2.0
@@ -103,6 +107,8 @@ class Settings:
     split_authors: bool = False
     max_age: float | None = None
     dead_limit: int = 10_000
+    previews: float = 20.0
+    hear_previews: bool = False
 
     if TYPE_CHECKING:  # what may be given; what is kept is always float seconds
 
@@ -137,6 +143,8 @@ class Settings:
             split_authors: bool = ...,
             max_age: Seconds | None = ...,
             dead_limit: int = ...,
+            previews: float = ...,
+            hear_previews: bool = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -150,6 +158,8 @@ class Settings:
             _in_range("debounce", self.debounce, 0, 86_400)
         if self.max_age is not None:
             _in_range("max_age", self.max_age, 0, math.inf)
+        if not isinstance(self.hear_previews, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"hear_previews is True or False, not {type(self.hear_previews).__name__}")
         if self.overlap not in _OVERLAPS:
             raise UsageError(f"overlap={self.overlap!r} is none of {', '.join(_OVERLAPS)}")
         if self.overlap != "collect":
@@ -199,6 +209,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "partitions": (1, 1_024),
     "drain_timeout": (0, 86_400),
     "dead_limit": (1, 1_000_000),
+    "previews": (0, 100),
 }
 _WHOLE = frozenset(
     [

@@ -31,7 +31,7 @@ from ._lease import Lease
 from ._messages import Answer, Batch, Message, Reply, encode_reply, to_json
 from ._ports import Codec
 from ._retry import reconnect
-from ._rows import Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
+from ._rows import PAGE, Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
 from ._scripts import Arg, Call, Script, Wire
 from ._settings import Settings, ms
 from ._submit import Replicated, Stored, Submission
@@ -330,11 +330,11 @@ class Store:
             if awaited == b"awaited" and partition == 0 and self.runs and not self.hands:
                 self._emit(Warned("deliverer", AWAITED))
 
-    async def outcome(self, thread: str, entry: str, interest: float) -> Outcome:
-        """What became of a message; a hint follows within *interest* seconds if it still waits."""
-        partition = self.keys.partition(thread)
-        keys = [self.keys.of(partition, "awaited"), *self.keys.some(partition, thread, ("reply", "stream", "run"))]
-        row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, ms(interest)])
+    async def outcome(self, thread: str, entry: str, interest: float, after: str = "") -> Outcome:
+        """What became of a message, and with *after* what was shown since; for *interest* seconds hints follow."""
+        p, kinds = self.keys.partition(thread), ("reply", "stream", "events", "run")
+        keys = [self.keys.of(p, "awaited"), self.keys.of(p, "followed"), *self.keys.some(p, thread, kinds)]
+        row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, ms(interest), after, PAGE])
         return Outcome.of(row, thread, entry, self.setting)
 
     async def repair(self, thread: str) -> str:

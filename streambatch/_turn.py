@@ -54,6 +54,7 @@ from ._events import (
 from ._keeper import Hold, Keeper, Stopped
 from ._messages import Answer, Batch, Reply
 from ._ports import Deliver, Runner
+from ._relay import Outlet, Relay
 from ._retry import backoff
 from ._rows import Claimed, Handover, Work
 from ._run import LiveRun, answer_of
@@ -76,6 +77,7 @@ class Turn:
         runner: runs batches, or None.
         deliver: delivers replies, or None.
         emit: where events go.
+        relay: shows what Runs emit.
         scope: the limits of the runner, or None.
     """
 
@@ -87,6 +89,7 @@ class Turn:
         runner: Runner | None,
         deliver: Deliver | None,
         emit: Emit,
+        relay: Relay,
         scope: Scope | None = None,
     ) -> None:
         self._store = store
@@ -96,6 +99,7 @@ class Turn:
         self._deliver = deliver
         self._emit = emit
         self._scope = scope
+        self._relay = relay
         self.quiet = False
 
     @property
@@ -141,7 +145,8 @@ class Turn:
             return await self._bury(work, name, reason, attempt - 1)
         begun = asyncio.get_running_loop().time()
         try:
-            run = LiveRun(store, work, work.read(store.setting, attempt, entries), self._emit)
+            batch = work.read(store.setting, attempt, entries)
+            run = LiveRun(store, work, batch, self._emit, Outlet(self._relay, work))
             if place is not None:
                 place.run = run
             said = await self._said(hold, work, run)
@@ -177,8 +182,11 @@ class Turn:
         assert runner is not None
         if not self._knows(work.kind):
             raise _Pinned(work.kind)
-        async with hold.trusted(self._settings.run_timeout):
-            return answer_of(await runner.run(run.batch, run))
+        try:
+            async with hold.trusted(self._settings.run_timeout):
+                return answer_of(await runner.run(run.batch, run))
+        finally:  # however the Run ends, whoever follows it sees the whole text before the end
+            await to_the_end(run.outlet.end()) if run.outlet.began else run.outlet.close()
 
     def _knows(self, kind: str) -> bool:
         own = getattr(self._runner, "kind", "")

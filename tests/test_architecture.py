@@ -29,7 +29,9 @@ ROOMS: dict[str, set[str]] = {
     # _lane: group commit of the worker's verbs. _hints: pub/sub, which only saves waiting.
     "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints"},
     # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
-    "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"},
+    # _relay: previews on their way out. _follow: those of other processes, for the listeners of this one.
+    "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"}
+    | {"_relay", "_follow"},
     "face": {"__init__"},
     "doors": {"testing", "embedded", "runners", "instrumentation", "integrations", "cli", "dashboard", "__main__"},
 }

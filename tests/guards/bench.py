@@ -50,7 +50,8 @@ DEFAULTS: dict[str, Any] = {
     "claim": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "tries": 1, "limit": 3, "reason": "why",
     "interest": 5_000, "why": "because", "run": 1, "pending": 1, "how": "drop",
     "concurrent": "", "per_minute": "", "tokens": "", "ok": 1, "nth": 0, "rest": 0,
-    "most_runs": 0, "most_tokens": 0, "after": 5_000,
+    "most_runs": 0, "most_tokens": 0, "after": "", "page": 100, "length": 300, "first": "1-1", "last": "1-1",
+    "attempt": 1, "n": 1, "fence": "7",
 }  # fmt: skip
 
 
@@ -178,7 +179,7 @@ class World:
         """A key by its kind."""
         if name == "producer":
             return self.keys.producer(0, "P")
-        return self.keys.of(0, name) if name in SHARED else self.keys.of(0, f"{name}:{thread}")
+        return self.keys.of(0, name) if name in (*SHARED, "followed") else self.keys.of(0, f"{name}:{thread}")
 
     def send(self, name: str, keys: Sequence[str], argv: Sequence[Any], client: Any = None) -> Any:
         """Send a composed script; answers as they come. Raises ResponseError."""

@@ -270,6 +270,8 @@ def awaiting_without_drops_aborts_nothing(w: World) -> None:
     turn = w.begin("m1")
     said = w.attempt(lambda: w.call("await", thread="a", entry=turn["first"]))
     assert said == ["waiting"], said
+    said = w.attempt(lambda: w.call("await", thread="a", entry="1-1"))
+    assert said == ["gone"], said
 
 
 def a_release_waits_its_delay_too(w: World) -> None:

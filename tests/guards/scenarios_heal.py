@@ -306,12 +306,14 @@ def _full(w: World, call: Any) -> Any:
 
 
 def a_full_server_takes_nothing_in(w: World) -> None:
-    """Rule 5: at maxmemory submit and redrive are refused: memory must not fill with what cannot be drained."""
+    """Rule 5: at maxmemory submit, redrive and show are refused: memory must not fill with what cannot be drained."""
     w.verb("bury", w.begin("m1"))
+    turn = w.begin("m1", thread="b")
     letter = w.db.xrange(w.key("dead"))[0][0]
     for call in (
         lambda: w.submit("a", "m2"),
         lambda: w.call("redrive", thread="a", id=letter, number=50),
+        lambda: w.row("show", "b", token=turn.token, number=1),
     ):
         said = _full(w, call)
         assert isinstance(said, Aborted), f"a full server takes {said}"
@@ -336,6 +338,7 @@ def a_full_server_drains(w: World) -> None:
     good(lambda: w.call("look", thread="a"))
     good(lambda: w.call("stats"))
     good(lambda: w.call("await", thread="a", entry="1-1"))
+    good(lambda: w.call("hear"))
     turn = good(lambda: w.take("a"))
     good(lambda: w.row("renew", token=turn.token))
     good(lambda: w.row("start", token=turn.token))

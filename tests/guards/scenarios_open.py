@@ -27,6 +27,8 @@ def the_clock_is_the_servers(w: World) -> None:
     said = w.attempt(lambda: w.call("await", thread="a", entry="1-1", now=""))
     assert not isinstance(said, Aborted), said.text
     near(w.db.zscore(w.key("awaited"), "a") - 5_000, "await")
+    assert w.attempt(lambda: w.call("hear", now="")) == "heard"
+    near(w.db.zscore(w.key("followed"), "") - 5_000, "hear")
 
 
 def a_tests_clock_is_obeyed(w: World) -> None:

@@ -7,6 +7,7 @@ from tests.guards import (
     table_claim,
     table_desk,
     table_end,
+    table_events,
     table_intake,
     table_look,
     table_more,
@@ -27,6 +28,7 @@ TABLES = (
     table_look,
     table_cancel,
     table_scope,
+    table_events,
 )
 ROWS: tuple[Row, ...] = tuple(row for table in TABLES for row in table.ROWS)
 

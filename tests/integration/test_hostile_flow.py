@@ -15,6 +15,7 @@ import pytest
 from streambatch import Batch, BatchQueue, Message, Reply, Retry
 from streambatch._events import emitter
 from streambatch._keeper import Keeper
+from streambatch._relay import Relay
 from streambatch._scripts import Unreachable
 from streambatch._turn import Turn
 from tests.conftest import StartServer
@@ -178,7 +179,8 @@ async def test_a_hand_over_that_never_ends_is_counted_and_buried(still: Bench) -
 
     await side.submit("t", "b")
     emit = emitter([side.events.append])
-    turn = Turn(side.store, Keeper(side.store, 1.0, emit), side.store.settings, None, deliver, emit)
+    keeper, relay = Keeper(side.store, 1.0, emit), Relay(side.store, emit)
+    turn = Turn(side.store, keeper, side.store.settings, None, deliver, emit, relay)
     await turn.go(last)
     assert handed == []
     letter = (await side.desk.dead(10, None))[0]

@@ -144,7 +144,7 @@ async def test_a_pool_that_is_too_small_is_refused_and_one_that_fits_works(
     server: Server, namespace: str, partitions: int
 ) -> None:
     """I13: a queue that would wait for its own connections for ever is refused, with the number that it needs."""
-    needed = 4 + 3 * partitions
+    needed = 5 + 3 * partitions
     async with client_of(server.url, max_connections=needed - 1) as client:
         with pytest.raises(UsageError, match=f"max_connections={needed - 1}.*{needed}"):
             await live(client, namespace, partitions=partitions)

@@ -261,6 +261,28 @@ async def scopes(side: Side) -> None:
     assert await side.turn("t") == ("a",)
 
 
+async def previews(side: Side) -> None:
+    """hear, show of two Runs in one call, await with what was shown; show by a zombie."""
+    store = side.store
+    followed, hints = (side.bench.key(kind) for kind in ("followed", "hints"))
+    assert await side.wire.call(scripts.HEAR, [followed], [store.clock, 15_000]) == b"heard"
+    works = [(await side.submit(name, "a"), await side.work(name))[1] for name in ("t", "u")]
+    keys, argv = [followed, hints], [60_000, 300]
+    for work in works:
+        lease = work.lease
+        keys += [lease.keys[2], side.bench.key("events", lease.thread)]
+        argv += [lease.thread, lease.token, lease.fence, "w", work.first, 1, 1, 2]
+        argv += ["started", "b", work.last, 1, b"", "text", "b", work.last, 1, b'"hi"']
+    assert await side.wire.call(scripts.SHOW, keys, argv) == [b"shown", b"shown"]
+    assert [row[0].decode() for row in (await store.outcome("t", works[0].last, 15, "0-0")).shown] == [
+        f"{works[0].lease.fence}-1",
+        f"{works[0].lease.fence}-2",
+    ]
+    await side.settle(works[1], "")
+    assert await side.wire.call(scripts.SHOW, keys, argv) == [b"shown", b"lost"]
+    await side.settle(works[0], "")
+
+
 Piece = Callable[[Side], Awaitable[None]]
 PIECES: list[Piece] = [
     submits,
@@ -275,6 +297,7 @@ PIECES: list[Piece] = [
     upkeep,
     left_to_others,
     scopes,
+    previews,
 ]
 
 
