@@ -5,6 +5,8 @@ Importing this package is cheap: a provider's library is imported when its runne
 
 from __future__ import annotations
 
+from ._agents_ask import Approval, Approvals
+from .agents import AgentsRunner
 from .responses import ResponsesRunner
 
-__all__ = ["ResponsesRunner"]
+__all__ = ["AgentsRunner", "Approval", "Approvals", "ResponsesRunner"]
