@@ -118,7 +118,7 @@ class Graph:
 
 
 def _replaced(call: Any, wrap: Callable[..., Awaitable[Any]]) -> Any:
-    """*call* run by *wrap*; an object stays of its class, because the SDK asks such an object for more than its call."""
+    """*call* run by *wrap*; an object stays of its class, because the SDK asks it for more than its call."""
     if type(call).__name__ in ("function", "method", "partial"):
 
         async def invoke(context: Any, arguments: str) -> Any:
@@ -223,11 +223,12 @@ class Recorded(Model):
     def _returned(self, known: Mapping[str, Any]) -> ModelResponse:
         response = _response(known)
         self._calls(response)
-        usage = known.get("usage") or {}
-        counts = {name: int(usage.get(name) or 0) for name in ("input_tokens", "output_tokens", "total_tokens")}
-        return ModelResponse(output=response.output, usage=Usage(requests=1, **counts), response_id=response.id)
+        usage = Usage(requests=1)
+        for name in ("input_tokens", "output_tokens", "total_tokens"):
+            setattr(usage, name, (known.get("usage") or {}).get(name) or 0)
+        return ModelResponse(output=response.output, usage=usage, response_id=response.id)
 
-    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
         """The events of the response to a question; the last is its end, or a Problem is raised."""
         instructions, items = _asked(args, kwargs)
         key = question(inside.get(), instructions, items)

@@ -67,7 +67,7 @@ def _known(value: Json) -> Turn | None:
         return None
     turn = cast("Turn", value)
     try:
-        _render(turn, named=True, media=True)
+        render(turn, named=True, media=True)
         estimate(turn)
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
@@ -84,7 +84,7 @@ def items(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
     told = [turn for turn in turns if turn is not None]
     authors = {said["a"] for turn in told for said in turn["in"]}
     last = len(told) - 1
-    shown = [_render(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
+    shown = [render(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
     return [item for part in shown for item in part]
 
 
@@ -93,7 +93,8 @@ def has_media(turns: Iterable[Turn | None]) -> bool:
     return any(p["type"] != "text" for turn in turns if turn for said in turn["in"] for p in said["p"])
 
 
-def _render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
+def render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
+    """The input items of one turn, with or without authors' names, images and files."""
     found: list[Item] = []
     for said in turn["in"]:
         content = [_input(part, media) for part in said["p"]]

@@ -47,7 +47,7 @@ def items_of(turns: Sequence[past.Turn | None], *, media: bool = True) -> list[l
     first = len(turns) - 1 - (MEDIA_TURNS if media else 0)
     found: list[list[Item]] = []
     for place, turn in enumerate(turns):
-        shown = [] if turn is None else past._render(turn, named=len(authors) > 1, media=place >= first)
+        shown = [] if turn is None else past.render(turn, named=len(authors) > 1, media=place >= first)
         found.append([*shown, *(_items(turn) if turn else ())])
     return found
 
@@ -76,8 +76,8 @@ def size(turn: past.Turn | None) -> float:
 
 
 def _items(turn: past.Turn) -> list[Item]:
-    items = turn.get("items")
-    return [dict(item) for item in items if isinstance(item, Mapping)] if isinstance(items, list | tuple) else []
+    items = cast("Sequence[object]", turn.get("items") or ())
+    return [dict(cast("Mapping[str, Any]", item)) for item in items if isinstance(item, Mapping)]
 
 
 class TurnSession:
@@ -184,7 +184,7 @@ def _plain(item: Item) -> Item:
 def _part(part: Any) -> Any:
     if isinstance(part, Mapping) and cast("Mapping[str, Any]", part).get("type") == "output_text":
         return {"type": "output_text", "text": cast("Mapping[str, Any]", part).get("text", ""), "annotations": []}
-    return part
+    return cast("Any", part)
 
 
 def _output(value: Any) -> Any:
@@ -198,7 +198,7 @@ def _output(value: Any) -> Any:
 
 def _without_blob(part: Any) -> Any:
     if not isinstance(part, Mapping):
-        return part
+        return cast("Any", part)
     fields = cast("Mapping[str, Any]", part)
     link = fields.get("image_url") or fields.get("file_data") or ""
     if "file_data" in fields or (isinstance(link, str) and link.startswith("data:")):

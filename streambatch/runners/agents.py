@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -111,7 +111,7 @@ class AgentsRunner:
         **options: Any,
     ) -> None:
         sdk = _sdk()
-        _check(sdk, agent, run_config, policies or {}, options)
+        _check(sdk, agent, run_config, policies, options)
         for name, value in (("max_turns", max_turns), ("history_tokens", history_tokens)):
             if (value is not None or name == "history_tokens") and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} is a whole number, at least 1")
@@ -149,7 +149,7 @@ class AgentsRunner:
         turns = past.known(batch.history)
         fits = kept(turns, self._room - size(turn))
         context = self._context(batch) if callable(self._context) else self._context
-        context = await cast("Awaitable[Any]", context) if inspect.isawaitable(context) else context
+        context = await context if inspect.isawaitable(context) else context
         work = self._work(batch, run, Journal(memo), pending, turn, context)
         return await self._converse(work, turns, fits)
 
@@ -302,13 +302,13 @@ def _sdk() -> Any:
 
 
 def _check(
-    sdk: Any, agent: object, run_config: object, policies: Mapping[str, str], options: Mapping[str, object]
+    sdk: Any, agent: object, run_config: object, policies: Mapping[str, str] | None, options: Mapping[str, object]
 ) -> None:
     if not isinstance(agent, sdk.Agent):
         raise UsageError(f"agent is an agents.Agent, not {type(agent).__name__}")
     if run_config is not None and not isinstance(run_config, sdk.RunConfig):
         raise UsageError(f"run_config is an agents.RunConfig, not {type(run_config).__name__}")
-    for tool, policy in policies.items():
+    for tool, policy in (policies or {}).items():
         if policy not in POLICIES:
             raise UsageError(f"the policy of tool {tool} is one of {', '.join(POLICIES)}, not {policy!r}")
     for name in options:
@@ -348,7 +348,7 @@ def _usage(result: RunResultStreaming | None) -> dict[str, Json] | None:
 
 def _said(responses: object) -> str:
     """The text of the last response that a model finished."""
-    known = cast("Mapping[str, list[Any]]", responses) if isinstance(responses, Mapping) else {}
-    last = [kept for key, values in known.items() if "/" not in key for kept in values][-1:]
-    parts = [part for kept in last for item in kept["output"] for part in item.get("content") or ()]
+    known = cast("dict[str, list[dict[str, Any]]]", responses or {})
+    last = [response for key, values in known.items() if "/" not in key for response in values][-1:]
+    parts: list[dict[str, Any]] = [part for one in last for item in one["output"] for part in item.get("content") or ()]
     return "".join(part["text"] for part in parts if part.get("type") == "output_text")
