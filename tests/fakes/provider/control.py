@@ -1,0 +1,68 @@
+"""/_state, /_history and /_faults: what a test in another process sees and sets.
+
+GET /_state counts; GET /_history/{id} is `Provider.history`; POST /_faults takes any of the switches by name, and
+``storm_for`` (seconds), ``script`` (plans), ``default`` (a plan) and ``faults`` (replaces all). It answers the
+switches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from . import errors
+from .plan import Fault, Json, Plan
+from .wire import Answer, Request, fields_of
+
+if TYPE_CHECKING:
+    from .server import Provider
+
+
+async def state(fake: Provider, request: Request) -> Answer:
+    """GET /_state."""
+    posts = fake.posts()
+    told: dict[str, Json] = {
+        "requests": len(fake.requests),
+        "posts": dict(Counter(one.path for one in posts)),
+        "open": fake.open,
+        "responses": len(fake.responses),
+        "statuses": dict(Counter(one["status"] for one in fake.responses.values())),
+        "user_turns": {key: _user_turns(fake, key) for key in (*fake.conversations, *fake.threads)},
+        "runs": dict(Counter(one.status for one in fake.runs.values())),
+        "locked": [one.id for one in fake.conversations.values() if one.locked_by],
+    }
+    return Answer(told)
+
+
+def _user_turns(fake: Provider, of: str) -> int:
+    return sum(kind == "user" for kind, _ in fake.history(of))
+
+
+async def history(fake: Provider, request: Request, of: str) -> Answer:
+    """GET /_history/{id}."""
+    return Answer([list(entry) for entry in fake.history(of)])
+
+
+async def faults(fake: Provider, request: Request) -> Answer:
+    """POST /_faults."""
+    wanted = fields_of(request)
+    try:
+        script = [Plan.of(spec) for spec in wanted.pop("script", ())]
+        default = Plan.of(wanted.pop("default", {})) if "default" in wanted else fake.default
+        strikes = [Fault(**spec) for spec in wanted.pop("faults")] if "faults" in wanted else fake.faults
+        storm = wanted.pop("storm_for", None)
+        fake.switches.update(wanted)
+    except (TypeError, ValueError) as wrong:
+        raise errors.refuse(str(wrong)) from None
+    fake.script += script
+    fake.default, fake.faults = default, strikes
+    if storm is not None:
+        fake.storm(storm)
+    return Answer(fake.switches.plain())
+
+
+ROUTES = (
+    ("GET", r"/_state", state),
+    ("GET", r"/_history/([^/]+)", history),
+    ("POST", r"/_faults", faults),
+)
