@@ -22,9 +22,7 @@ from streambatch.errors import UsageError
 if TYPE_CHECKING:
     from agents import RunResultStreaming, RunState
 
-_YES = frozenset(
-    ["yes", "y", "yeah", "yep", "ok", "okay", "sure", "approve", "approved", "confirm", "confirmed", "go", "do"]
-)
+_YES = frozenset(["yes", "y", "yeah", "yep", "ok", "okay", "sure", "approve", "approved", "confirm", "confirmed", "go"])
 _QUOTED = 2_000
 
 

@@ -70,7 +70,7 @@ class Graph:
 
     def _handoff(self, way: AnyAgent | Handoff[Any, Any]) -> Any:
         if isinstance(way, Agent):
-            return self.agent(cast("AnyAgent", way))
+            return self.agent(way)
         made = copy.copy(way)
 
         async def invoke(context: Any, arguments: str) -> AnyAgent:
@@ -129,8 +129,8 @@ def _replaced(call: Any, wrap: Callable[..., Awaitable[Any]]) -> Any:
     async def invoked(_: Any, context: Any, arguments: str) -> Any:
         return await wrap(call, context, arguments)
 
-    made = copy.copy(call)
-    made.__class__ = type(type(call).__name__, (type(call),), {"__call__": invoked})
+    made: Any = copy.copy(call)
+    made.__class__ = type("Invoker", cast("tuple[type, ...]", (type(call),)), {"__call__": invoked})
     return made
 
 
@@ -140,11 +140,13 @@ def _storable(result: Any) -> Any:
         return result
     if type(result).__module__.startswith("agents.") and hasattr(result, "model_dump"):
         return result.model_dump(mode="json", exclude_none=True)
-    if isinstance(result, list | tuple) and result and all(hasattr(part, "model_dump") for part in result):
-        return [_storable(part) for part in cast("Sequence[Any]", result)]
-    if isinstance(result, dict) and cast("dict[str, Any]", result).get("type") in ("text", "image", "file"):
+    if isinstance(result, list | tuple):
+        parts = [_storable(part) for part in cast("Sequence[Any]", result)]
+        if parts and not any(isinstance(part, str) for part in parts):
+            return parts
+    elif isinstance(result, dict) and cast("dict[str, Any]", result).get("type") in ("text", "image", "file"):
         return cast("object", result)
-    return str(result)
+    return str(cast("object", result))
 
 
 def reachable(start: AnyAgent) -> dict[str, AnyAgent]:
@@ -159,7 +161,7 @@ def reachable(start: AnyAgent) -> dict[str, AnyAgent]:
             way = reference() if callable(reference) else None
         if isinstance(way, Agent) and way.name not in found:
             found[way.name] = cast("AnyAgent", way)
-            todo += way.handoffs
+            todo += cast("list[Any]", way.handoffs)
     return found
 
 
@@ -223,9 +225,9 @@ class Recorded(Model):
     def _returned(self, known: Mapping[str, Any]) -> ModelResponse:
         response = _response(known)
         self._calls(response)
-        usage = Usage(requests=1)
+        usage, counts = Usage(requests=1), cast("Mapping[str, int]", known.get("usage") or {})
         for name in ("input_tokens", "output_tokens", "total_tokens"):
-            setattr(usage, name, (known.get("usage") or {}).get(name) or 0)
+            setattr(usage, name, counts.get(name) or 0)
         return ModelResponse(output=response.output, usage=usage, response_id=response.id)
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:

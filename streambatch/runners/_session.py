@@ -182,9 +182,10 @@ def _plain(item: Item) -> Item:
 
 
 def _part(part: Any) -> Any:
-    if isinstance(part, Mapping) and cast("Mapping[str, Any]", part).get("type") == "output_text":
-        return {"type": "output_text", "text": cast("Mapping[str, Any]", part).get("text", ""), "annotations": []}
-    return cast("Any", part)
+    fields = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+    if fields.get("type") == "output_text":
+        return {"type": "output_text", "text": fields.get("text", ""), "annotations": []}
+    return part
 
 
 def _output(value: Any) -> Any:
@@ -197,10 +198,8 @@ def _output(value: Any) -> Any:
 
 
 def _without_blob(part: Any) -> Any:
-    if not isinstance(part, Mapping):
-        return cast("Any", part)
-    fields = cast("Mapping[str, Any]", part)
-    link = fields.get("image_url") or fields.get("file_data") or ""
+    fields = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+    link = fields.get("image_url")
     if "file_data" in fields or (isinstance(link, str) and link.startswith("data:")):
-        return {"type": "input_text", "text": "[image]" if "image_url" in fields else "[file]"}
-    return {name: value for name, value in fields.items() if value is not None}
+        return {"type": "input_text", "text": "[image]" if link else "[file]"}
+    return part

@@ -120,7 +120,7 @@ class AgentsRunner:
         self._owned = run_config is None
         self._config: RunConfig = sdk.RunConfig() if run_config is None else run_config
         self._room = history_tokens
-        self._policies = dict(policies or {})
+        self._policies: dict[str, Policy] = {**(policies or {})}
         self._approvals = approvals or Approvals()
         self._options = {**options, "max_turns": max_turns}
         if limits is not None:
@@ -260,8 +260,8 @@ class AgentsRunner:
     def _start(self, state: Json) -> Agent[Any]:
         from ._agents_graph import reachable
 
-        name = cast("Mapping[str, Any]", state).get("agent") if isinstance(state, Mapping) else None
-        return reachable(self._agent).get(name, self._agent) if isinstance(name, str) else self._agent
+        name = _agent_in(state)
+        return self._agent if name is None else reachable(self._agent).get(name, self._agent)
 
     def _answer(self, work: _Work, session: TurnSession, forget: int, text: str, flags: tuple[str, ...] = ()) -> Answer:
         added, anew = session.turns(text if "refusal" in flags else "")
@@ -279,15 +279,14 @@ class AgentsRunner:
         pending = Pending(work.turn, work.journal.memo.data, tuple(call.id for call in calls))
         return Answer(
             self._approvals.question(calls),
-            state={**self._state(work.batch, None), "pending": pending.to_json()},
+            state=self._state(work.batch, None) | {"pending": pending.to_json()},
             usage=_usage(work.result),
             flags=("needs_approval",),
         )
 
     def _state(self, batch: Batch, result: RunResultStreaming | None) -> dict[str, Any]:
         """The thread's state: the agent that spoke last, or who it was before."""
-        old = cast("Mapping[str, Any]", batch.state).get("agent") if isinstance(batch.state, Mapping) else None
-        name = old if isinstance(old, str) else self._agent.name
+        name = self._agent.name if (old := _agent_in(batch.state)) is None else old
         return {"v": 1, "agent": name if result is None else result.last_agent.name}
 
 
@@ -316,6 +315,11 @@ def _check(
             raise UsageError(f"{name}= is set by AgentsRunner itself")
         if name not in ("hooks", "error_handlers"):
             raise UsageError(f"AgentsRunner does not know {name}=")
+
+
+def _agent_in(state: Json) -> str | None:
+    name = cast("Mapping[str, Any]", state).get("agent") if isinstance(state, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _old_media(shown: Turns, work: _Work) -> bool:

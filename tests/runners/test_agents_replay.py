@@ -1,0 +1,285 @@
+"""What a crash leaves, and what the next Run makes of it: models are asked once, tools have one effect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from agents import ToolOutputImage, ToolOutputText, function_tool
+from agents.testing import ScriptedModel
+
+from streambatch import Batch, DeadLetter, LeaseLost, Retry
+from streambatch.errors import TooLarge
+from streambatch.runners import AgentsRunner
+from streambatch.runners._journal import interrupted
+from tests.runners.agents_here import Talker, answer, call, guide, says, seen
+from tests.runners.tools import FakeRun, batch
+
+
+class Crash(BaseException):
+    """Ends a Run as a kill would: nothing of it is caught."""
+
+
+class Till:
+    """A tool with an effect, counted, that may crash before or after it."""
+
+    def __init__(self) -> None:
+        self.charged: list[int] = []
+        self.crash: str = ""
+
+        @function_tool
+        async def charge(amount: int) -> str:
+            """Charge somebody."""
+            self._perhaps("before")
+            self.charged.append(amount)
+            self._perhaps("after")
+            return f"charged {amount}"
+
+        self.tool = charge
+
+    def _perhaps(self, where: str) -> None:
+        if self.crash == where:
+            self.crash = ""
+            raise asyncio.CancelledError
+
+
+class Doomed(FakeRun):
+    """A Run that crashes at its n-th checkpoint: before it is stored, or after."""
+
+    def __init__(self, one: Batch, data: bytes | None, at: int, *, stored: bool) -> None:
+        super().__init__(one, data)
+        self.at = at
+        self.stored = stored
+        self.count = 0
+
+    async def checkpoint(self, data: bytes) -> None:
+        self.count += 1
+        if self.count == self.at and not self.stored:
+            raise LeaseLost
+        await super().checkpoint(data)
+        if self.count == self.at:
+            raise LeaseLost
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+async def test_a_crash_at_each_checkpoint(at: int, stored: bool) -> None:  # C1, C2, C20
+    till = Till()
+    agent = guide(call("charge", "c1", amount=5), says("done"), says("done"), tools=[till.tool])
+    agent.model = model = ScriptedModel([call("charge", "c1", amount=5), says("done")])
+    one = batch("charge me 5")
+    doomed = Doomed(one, None, at, stored=stored)
+    with pytest.raises(LeaseLost):
+        await AgentsRunner(agent, policies={"charge": "rerun"}).run(one, doomed)
+    before = len(model.calls)
+    agent.model = again = ScriptedModel([call("charge", "c1", amount=5), says("done")][before - (not stored and at in (1, 4)) :])
+    made, _ = await answer(AgentsRunner(agent, policies={"charge": "rerun"}), one, doomed.data)
+    assert made.text == "done"
+    kinds = [item["type"] for item in made.turns[0]["items"]]
+    assert kinds == ["function_call", "function_call_output", "message"]
+    again.assert_exhausted() if hasattr(again, "assert_exhausted") else None  # pyright: ignore
+    # Once, except where the result could not be stored and the policy says rerun.
+    assert till.charged == ([5, 5] if at == 3 and not stored else [5])
+
+
+async def test_a_crash_between_a_tool_and_the_next_call_repeats_neither() -> None:
+    till = Till()
+    agent = guide(call("charge", "c1", amount=5), asyncio.TimeoutError(), tools=[till.tool])
+    talk = Talker(AgentsRunner(agent))
+    with pytest.raises(Retry):
+        await talk.say("charge me 5")
+    assert till.charged == [5]
+    agent.model = model = ScriptedModel([says("done")])
+    made = await talk.say("charge me 5")
+    assert (made.text, till.charged, len(model.calls)) == ("done", [5], 1)
+    assert [item["type"] for item in model.calls[0].input] == ["message", "function_call", "function_call_output"]
+    assert {"type": "tool_started", "tool": "charge", "call": "c1"} not in talk.shown
+
+
+@pytest.mark.parametrize(
+    ("policy", "effects", "told"),
+    [
+        ("rerun", [5, 5], "charged 5"),
+        ("fail_output", [5], interrupted("fail_output")),
+        ("ask", [5], interrupted("ask")),
+        (None, [5], interrupted("fail_output")),
+    ],
+)
+async def test_a_call_that_was_started_is_its_policys_business(policy: Any, effects: list[int], told: str) -> None:
+    till = Till()
+    till.crash = "after"
+    agent = guide(call("charge", "c1", amount=5), tools=[till.tool])
+    talk = Talker(AgentsRunner(agent, policies={"charge": policy} if policy else None))
+    with pytest.raises((Exception, asyncio.CancelledError)):
+        await talk.say("x")
+    agent.model = model = ScriptedModel([says("done")])
+    await talk.say("x")
+    assert till.charged == effects
+    assert model.calls[0].input[-1]["output"] == told
+
+
+async def test_a_model_that_is_asked_anew_gets_the_marks_of_equal_calls() -> None:
+    till = Till()
+    agent = guide(call("charge", "c1", amount=5), RuntimeError(), tools=[till.tool])
+    talk = Talker(AgentsRunner(agent))
+    with pytest.raises(Retry):
+        await talk.say("x")
+    agent.model = ScriptedModel([call("charge", "c9", amount=5), call("charge", "c10", amount=5), says("done")])
+    talk.history = ({"v": 1, "in": [{"a": None, "p": [{"type": "text", "text": "other"}]}], "out": ""},)
+    await talk.say("x")
+    assert till.charged == [5, 5]  # the first call took the mark of c1, the second is one more
+
+
+async def test_parallel_tools_half_done() -> None:
+    held, done = asyncio.Event(), asyncio.Event()
+    effects: list[str] = []
+
+    @function_tool
+    async def quick() -> str:
+        """Quick."""
+        effects.append("quick")
+        done.set()
+        return "q"
+
+    @function_tool
+    async def slow() -> str:
+        """Slow."""
+        effects.append("slow")
+        await held.wait()
+        return "s"
+
+    agent = guide([*call("quick", "c1"), *call("slow", "c2")], tools=[quick, slow])
+    runner, one = AgentsRunner(agent, policies={"slow": "rerun"}), batch("x")
+    run = FakeRun(one)
+    task = asyncio.ensure_future(runner.run(one, run))
+    await done.wait()
+    while b'"r":"q"' not in (run.data or b""):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    held.set()
+    agent.model = ScriptedModel([says("done")])
+    assert (await answer(runner, one, run.data))[0].text == "done"
+    assert effects == ["quick", "slow", "slow"]
+
+
+async def test_results_that_are_no_text_are_the_same_for_the_model() -> None:
+    @function_tool
+    async def picture() -> list[Any]:
+        """A picture."""
+        return [ToolOutputText(text="a cat"), ToolOutputImage(image_url="https://example.org/cat.png")]
+
+    @function_tool
+    async def table() -> dict[str, int]:
+        """A table."""
+        return {"a": 1}
+
+    agent = guide([*call("picture", "c1"), *call("table", "c2")], says("live"), tools=[picture, table])
+    one = batch("x")
+    _, run = await answer(AgentsRunner(agent), one)
+    live = seen(agent)
+    assert run.data is not None
+    memo = json.loads(run.data)
+    del memo["responses"][list(memo["responses"])[-1]]
+    agent.model = ScriptedModel([says("again")])
+    made, _ = await answer(AgentsRunner(agent), one, json.dumps(memo).encode())
+    assert made.text == "again"
+    assert seen(agent) == live
+
+
+async def test_a_tool_may_speak_to_the_queue() -> None:
+    @function_tool(failure_error_function=None)
+    async def later() -> str:
+        """Later."""
+        raise Retry(7, count=False, reason="the shop is closed")
+
+    @function_tool(failure_error_function=None)
+    async def broken() -> str:
+        """Broken."""
+        raise ZeroDivisionError
+
+    talk = Talker(AgentsRunner(guide(call("later", "c1"), tools=[later])))
+    with pytest.raises(Retry) as caught:
+        await talk.say("x")
+    assert (caught.value.after, caught.value.count) == (7, False)
+    assert talk.data is not None
+    assert json.loads(talk.data)["calls"] == {}  # it had no effect, as it says
+    with pytest.raises(ZeroDivisionError):
+        await answer(AgentsRunner(guide(call("broken", "c1"), tools=[broken])), batch("x"))
+
+
+async def test_agents_as_tools_have_one_call_and_their_answers_are_kept_until_it_ends() -> None:
+    expert = guide(says("42"), name="expert")
+    asked = expert.as_tool("expert", "An expert.")
+    agent = guide(call("expert", "c1", input="?"), RuntimeError(), tools=[asked])
+    talk = Talker(AgentsRunner(agent))
+    with pytest.raises(Retry):
+        await talk.say("x")
+    agent.model = ScriptedModel([says("it is 42")])
+    expert.model = ScriptedModel([])
+    assert (await talk.say("x")).text == "it is 42"
+
+
+class Small(FakeRun):
+    """A Run whose checkpoint has little room."""
+
+    room = 2_000
+
+    async def checkpoint(self, data: bytes) -> None:
+        if len(data) > self.room:
+            raise TooLarge
+        await super().checkpoint(data)
+
+
+async def test_a_full_checkpoint_ends_nothing() -> None:
+    till, big = Till(), "x" * 3_000
+
+    @function_tool
+    async def read() -> str:
+        """Read."""
+        return big
+
+    agent = guide(call("read", "c1"), says(big), tools=[read, till.tool])
+    one = batch("x")
+    made = await AgentsRunner(agent).run(one, run := Small(one))
+    assert made is not None
+    assert made.text == big
+    assert seen(agent)[-1]["output"] == big
+    assert b"too large" in (run.data or b"")
+    agent.model = ScriptedModel([call("charge", "c1", amount=1), says("ok")])
+    run = Small(one)
+    run.room = 1
+    await AgentsRunner(agent).run(one, run)
+    assert till.charged == []
+    assert "Not started" in seen(agent)[-1]["output"]
+
+
+async def test_what_had_been_said_is_kept_for_whoever_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streambatch.runners._journal.EVERY", 0.0)
+    runner, one = AgentsRunner(guide(says("first words"))), batch("x")
+    run = FakeRun(one)
+    assert await runner.cancel(one, run) is None
+    _, run = await answer(runner, one)
+    said = await runner.cancel(one, run)
+    assert said is not None
+    assert said.text == "first words"
+    assert said.turns[0]["in"][0]["p"] == [{"type": "text", "text": "x"}]
+    memo = json.loads(run.data or b"")
+    memo["said"] = "and then"
+    run.data = json.dumps(memo).encode()
+    said = await runner.cancel(one, run)
+    assert said is not None
+    assert said.text == "and then"
+
+
+async def test_a_dead_letter_of_a_tool_goes_through() -> None:
+    @function_tool(failure_error_function=None)
+    async def never() -> str:
+        """Never."""
+        raise DeadLetter("the account is closed")
+
+    with pytest.raises(DeadLetter, match="the account is closed"):
+        await answer(AgentsRunner(guide(call("never", "c1"), tools=[never])), batch("x"))
