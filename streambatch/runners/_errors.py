@@ -188,6 +188,14 @@ def problem_of(error: Exception) -> Problem:
     return found if status or fields else Problem("AMBIGUOUS", type(error).__name__)
 
 
+def mentions(error: Exception, *phrases: str) -> bool:
+    """Whether a refused request was refused with one of *phrases*, given in lower case."""
+    if not getattr(error, "status_code", 0):
+        return False
+    words = f"{getattr(error, 'message', '')} {getattr(error, 'body', '')}".lower()
+    return any(phrase in words for phrase in phrases)
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds a provider asks to wait (``retry-after-ms``, ``retry-after`` as seconds or date), at most an hour."""
     value = headers.get("retry-after-ms")

@@ -2,12 +2,20 @@
 
 Theory of operation
 -------------------
-A turn is one batch and its answer, as JSON: ``{"v": 1, "in": [message, …], "out": "…"}``, a message being ``{"a":
-author, "p": [part, …]}`` with the parts as the queue stores them. It is kept as it was said, not as one provider wants
-to read it; `items` makes the input of the Responses API from it. A turn of an unknown form is left out, never an error.
+A turn is one batch and its answer, as JSON, kept as it was said and not as one provider wants to read it::
 
-*Names.* The API has no place for an author, so when the turns that are sent hold two or more authors, each message
+    {"v": 1, "in": [{"a": author, "p": [part, …]}, …], "do": [step, …], "out": "…"}
+    step: {"t": "what was said with the calls", "c": [{"n": name, "a": arguments, "o": output, "id": call id}, …]}
+
+The parts are as the queue stores them. ``do`` is there only if tools were called. `items` makes the input of the
+Responses API from turns and `messages` that of Chat Completions, so a thread may go from one to the other and loses
+nothing. A turn of an unknown form is left out, never an error.
+
+*Names.* The APIs have no place for an author, so when the turns that are sent hold two or more authors, each message
 begins with ``name: ``; with one author nothing is added.
+
+*Media.* Chat Completions has no place for a file by URL nor for an image by a provider's id; the first is written as
+``[file URL]``, the second as ``[image]``.
 
 *Size.* Nobody can count a stranger's tokens, so `estimate` is an upper bound in practice, for byte-level tokenizers:
 0.6 for a lower-case letter or blank, 1 for any other byte of UTF-8. Measured with SmolLM2, tokens per byte: English
@@ -18,12 +26,14 @@ added), and applies to what was measured, the instructions and the history; new 
 *Trimming* is at turn borders, oldest first: `kept` returns how many of the newest turns stay. What does not fit is
 forgotten for good, and then a third of the room is freed at once: until it is full again the input begins as it did the
 last time, and a provider's prompt cache knows it (a small model on a processor needs seconds to read 2,000 tokens). The
-new messages themselves are never cut: a cut message is a different message.
+new messages themselves are never cut: a cut message is a different message. Outputs of tools are (`clipped`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, cast
 
@@ -34,8 +44,10 @@ IMAGE_TOKENS = 1_500
 FILE_TOKENS = 3_000
 LEAST = 0.15  # the smallest ratio that is believed
 _LIGHT = b" abcdefghijklmnopqrstuvwxyz"
+_CLIPS = (65_536, 16_384, 4_096, 1_024, 256)
 Item = dict[str, Any]
 Turn = Mapping[str, Any]
+Count = Callable[[str], float]
 
 
 def turn_of(batch: Batch) -> dict[str, Any]:
@@ -68,10 +80,28 @@ def _known(value: Json) -> Turn | None:
     turn = cast("Turn", value)
     try:
         render(turn, named=True, media=True)
+        _chat(turn, named=True, media=True)
         estimate(turn)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         return None
     return turn
+
+
+def step_of(text: str, calls: Iterable[tuple[str, str, str, str]]) -> dict[str, Any]:
+    """A step of a turn: what was said, and the calls as (id, name, arguments, output), as every provider takes them."""
+    made = [
+        {"n": re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "_", "a": _object(given), "o": output, "id": call_id}
+        for call_id, name, given, output in calls
+    ]
+    return {"t": text, "c": made}
+
+
+def _object(arguments: str) -> str:
+    """The arguments if they are a JSON object; else an empty one: some servers parse them, and fail at all others."""
+    try:
+        return arguments if isinstance(json.loads(arguments), dict) else "{}"
+    except ValueError:
+        return "{}"
 
 
 def items(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
@@ -81,10 +111,19 @@ def items(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
         turns: old turns, then the new one, whose answer is still empty.
         media: False writes ``[image]`` or ``[file]`` in the place of images and files of all turns but the last.
     """
+    return _rendered(turns, media, render)
+
+
+def messages(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
+    """The messages of Chat Completions for *turns*, in order; the arguments are those of `items`."""
+    return _rendered(turns, media, _chat)
+
+
+def _rendered(turns: Iterable[Turn | None], media: bool, one: Callable[..., list[Item]]) -> list[Item]:
     told = [turn for turn in turns if turn is not None]
     authors = {said["a"] for turn in told for said in turn["in"]}
     last = len(told) - 1
-    shown = [render(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
+    shown = [one(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
     return [item for part in shown for item in part]
 
 
@@ -99,17 +138,56 @@ def render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
     for said in turn["in"]:
         content = [_input(part, media) for part in said["p"]]
         if named and said["a"]:
-            name = " ".join(said["a"].split())[:64]
+            name = _name(said["a"])
             if content[0]["type"] == "input_text":
                 content[0]["text"] = f"{name}: {content[0]['text']}"
             else:
                 content.insert(0, {"type": "input_text", "text": f"{name}:"})
         found.append({"type": "message", "role": "user", "content": content})
+    for step in turn.get("do", ()):
+        found += _spoken(step["t"])
+        calls = step["c"]
+        found += [
+            {"type": "function_call", "call_id": c["id"], "name": c["n"], "arguments": c["a"], "status": "completed"}
+            for c in calls
+        ]
+        found += [{"type": "function_call_output", "call_id": c["id"], "output": c["o"]} for c in calls]
+    return found + _spoken(turn["out"])
+
+
+def _spoken(text: str) -> list[Item]:
+    if not text:
+        return []
+    # No id: a provider that knows it would ask for the reasoning items that belonged to it.
+    part: Item = {"type": "output_text", "text": text, "annotations": []}
+    return [{"type": "message", "role": "assistant", "status": "completed", "content": [part]}]
+
+
+def _chat(turn: Turn, *, named: bool, media: bool) -> list[Item]:
+    found: list[Item] = []
+    for said in turn["in"]:
+        content = [_content(part, media) for part in said["p"]]
+        if named and said["a"]:
+            name = _name(said["a"])
+            if content[0]["type"] == "text":
+                content[0]["text"] = f"{name}: {content[0]['text']}"
+            else:
+                content.insert(0, {"type": "text", "text": f"{name}:"})
+        # Text alone is sent as text: many servers and chat templates know nothing else.
+        plain = all(part["type"] == "text" for part in content)
+        found.append({"role": "user", "content": "\n".join(p["text"] for p in content) if plain else content})
+    for step in turn.get("do", ()):
+        calls = step["c"]
+        asked = [{"id": c["id"], "type": "function", "function": {"name": c["n"], "arguments": c["a"]}} for c in calls]
+        found.append({"role": "assistant", "content": step["t"], "tool_calls": asked})
+        found += [{"role": "tool", "tool_call_id": c["id"], "content": c["o"]} for c in calls]
     if turn["out"]:
-        # No id: a provider that knows it would ask for the reasoning items that belonged to it.
-        text: Item = {"type": "output_text", "text": turn["out"], "annotations": []}
-        found.append({"type": "message", "role": "assistant", "status": "completed", "content": [text]})
+        found.append({"role": "assistant", "content": turn["out"]})
     return found
+
+
+def _name(author: str) -> str:
+    return " ".join(author.split())[:64]
 
 
 def _input(part: Mapping[str, str], media: bool) -> Item:
@@ -123,6 +201,17 @@ def _input(part: Mapping[str, str], media: bool) -> Item:
     return {"type": f"input_{kind}", f"{kind}_url": part["url"]}
 
 
+def _content(part: Mapping[str, str], media: bool) -> Item:
+    kind = part["type"]
+    if kind == "text":
+        return {"type": "text", "text": part["text"]}
+    if media and kind == "image" and "url" in part:
+        return {"type": "image_url", "image_url": {"url": part["url"]}}
+    if media and kind == "file" and "file_id" in part:
+        return {"type": "file", "file": {"file_id": part["file_id"]}}
+    return {"type": "text", "text": f"[{kind} {part['url']}]" if media and "url" in part else f"[{kind}]"}
+
+
 def tokens(text: str) -> float:
     """An upper bound, in practice, of the tokens of *text*."""
     data = text.encode(errors="replace")
@@ -130,37 +219,55 @@ def tokens(text: str) -> float:
     return heavy + 0.6 * (len(data) - heavy)
 
 
-def estimate(turn: Turn) -> float:
-    """An upper bound, in practice, of the tokens of one turn."""
-    size = ITEM_TOKENS + tokens(turn["out"])
+def estimate(turn: Turn, count: Count = tokens) -> float:
+    """The tokens of one turn as *count* has them: by default an upper bound, in practice."""
+    size = ITEM_TOKENS + count(turn["out"])
     for said in turn["in"]:
-        size += ITEM_TOKENS + tokens(said["a"] or "")
+        size += ITEM_TOKENS + count(said["a"] or "")
         for part in said["p"]:
             other = IMAGE_TOKENS if part["type"] == "image" else FILE_TOKENS
-            size += tokens(part["text"]) if part["type"] == "text" else other
+            size += count(part["text"]) if part["type"] == "text" else other
+    for step in turn.get("do", ()):
+        size += ITEM_TOKENS + count(step["t"])
+        size += sum(2 * ITEM_TOKENS + sum(count(call[field]) for field in ("n", "a", "o")) for call in step["c"])
     return size
 
 
-def fitting(turns: Sequence[Turn | None], room: float, ratio: float) -> int:
+def clipped(turn: Turn, fits: Callable[[Turn], bool]) -> Turn:
+    """*turn* with the outputs of its tools cut, all to one length, so that it *fits*; or as short as they get."""
+    shorter = turn
+    for most in _CLIPS:
+        if not turn.get("do") or fits(shorter):
+            break
+        steps = [{**s, "c": [{**c, "o": _clip(c["o"], most)} for c in s["c"]]} for s in turn["do"]]
+        shorter = {**turn, "do": steps}
+    return shorter
+
+
+def _clip(output: str, most: int) -> str:
+    return output if len(output) <= most else f"{output[:most]}\n[cut here: the first {most} of {len(output)}]"
+
+
+def fitting(turns: Sequence[Turn | None], room: float, ratio: float, count: Count = tokens) -> int:
     """How many of the newest *turns* fit into *room* tokens, given the measured *ratio* of the estimates."""
-    count = 0
+    fit = 0
     for turn in reversed(turns):
-        room -= estimate(turn) * ratio if turn is not None else 0.0
+        room -= estimate(turn, count) * ratio if turn is not None else 0.0
         if room < 0:
             break
-        count += 1
-    return count
+        fit += 1
+    return fit
 
 
-def kept(turns: Sequence[Turn | None], room: float, ratio: float) -> int:
+def kept(turns: Sequence[Turn | None], room: float, ratio: float, count: Count = tokens) -> int:
     """How many of the newest *turns* stay: all if they fit into *room*, else those that fit into two thirds of it."""
-    fit = fitting(turns, room, ratio)
-    return fit if fit == len(turns) else fitting(turns, room * 2 / 3, ratio)
+    fit = fitting(turns, room, ratio, count)
+    return fit if fit == len(turns) else fitting(turns, room * 2 / 3, ratio, count)
 
 
-def ratio_of(state: Json) -> float:
-    """The ratio kept in a thread's state; 1 if there is none."""
-    value = cast("Mapping[str, Any]", state).get("ratio") if isinstance(state, Mapping) else None
+def ratio_of(state: Json, name: str = "ratio") -> float:
+    """The ratio kept in a thread's state under *name* (one for each way to count); 1 if there is none."""
+    value = cast("Mapping[str, Any]", state).get(name) if isinstance(state, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 1.0
     return _bounded(float(value))

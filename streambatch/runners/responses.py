@@ -16,7 +16,6 @@ What can go wrong at the provider is a row of the table in `_errors`. What a use
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,16 +24,16 @@ from streambatch._ports import Run
 from streambatch.errors import StreambatchError, UsageError
 
 from . import _history as past
-from ._errors import Problem, problem, problem_of, signal
+from ._client import SETTINGS, Client
+from ._errors import Problem, problem_of, signal
+from ._local import KINDS, check_tokens, shrinking
 from ._stream import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Turns = tuple[past.Turn | None, ...]
 _STATES = ("local", "chain", "conversation")
 _OURS = ("input", "stream", "background", "conversation", "previous_response_id", "context_management", "truncation")
-_CLIENTS = ("api_key", "base_url", "organization", "project", "max_retries", "http_client", "default_headers")
 
 
 class ResponsesRunner:
@@ -70,6 +69,7 @@ class ResponsesRunner:
     """
 
     history = True  # the queue loads and keeps a thread's turns only for runners that say so
+    kinds = KINDS  # the turns of ChatRunner are the same
 
     def __init__(
         self,
@@ -82,15 +82,11 @@ class ResponsesRunner:
         max_output_tokens: int | None = None,
         **request: Any,
     ) -> None:
-        _check(model, instructions, state, client)
-        _check_tokens(context_tokens, max_output_tokens)
+        _check(model, instructions, state)
         _check_request(request)
-        self._client: Any = client
-        self._own: Any = None
-        self._making = asyncio.Lock()
+        self._room = check_tokens(context_tokens, max_output_tokens)
+        self._client = Client(client, "responses")
         self._instructions = past.tokens(instructions or "") + past.ITEM_TOKENS
-        reserve = context_tokens // 4 if max_output_tokens is None else max_output_tokens
-        self._room = context_tokens - reserve
         if self._instructions * past.LEAST > self._room:
             raise UsageError(f"the instructions alone do not fit into context_tokens={context_tokens}")
         self._most = max_output_tokens or 0
@@ -123,7 +119,14 @@ class ResponsesRunner:
         ratio = past.ratio_of(batch.state)
         new = past.estimate(turn)
         fits = past.kept(turns, self._room - self._instructions * ratio - new, ratio)
-        outcome, kept = await self._converse(turns[len(turns) - fits :], turn, run)
+        try:
+            outcome, kept = await shrinking(
+                turns[len(turns) - fits :],
+                turn,
+                lambda told, media: self._ask(past.items(told, media=media), run),
+            )
+        except Problem as found:
+            signal(found)
         turn["out"] = outcome.text
         size = self._instructions + new + sum(past.estimate(old) for old in kept if old is not None)
         return Answer(
@@ -137,40 +140,17 @@ class ResponsesRunner:
 
     async def aclose(self) -> None:
         """Close the client, if it was made here; a later Run makes a new one."""
-        own, self._own = self._own, None
-        if own is not None:
-            await own.close()
-
-    async def _converse(self, old: Turns, turn: past.Turn, run: Run) -> tuple[Outcome, Turns]:
-        """Ask, forgetting more while the server says it is too long; returns the answer and the turns it was told."""
-        shrunk, media = False, True
-        while True:
-            try:
-                return await self._ask(past.items((*old, turn), media=media), run), old
-            except Problem as found:
-                if found.name == "CONTEXT" and old:
-                    old = () if shrunk else old[len(old) - len(old) // 2 :]
-                    shrunk = True
-                elif found.name == "PERMANENT" and media and past.has_media(old):
-                    media = False  # a link in the history that has expired must not end the conversation
-                else:
-                    signal(found)
+        await self._client.aclose()
 
     async def _ask(self, items: list[past.Item], run: Run) -> Outcome:
         try:
-            client = (self._client or await self._made()).with_options(max_retries=0)
+            client = await self._client.get()
             async with await client.responses.create(input=items, **self._request) as events:
                 return await outcome_of(events, run.emit)
         except StreambatchError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
             raise problem_of(error) from None
-
-    async def _made(self) -> Any:
-        async with self._making:
-            if self._own is None:
-                self._own = await asyncio.to_thread(_client)
-        return self._own
 
     def _flags(self, outcome: Outcome) -> tuple[str, ...]:
         # llama.cpp calls a response complete that was cut at the limit.
@@ -179,19 +159,7 @@ class ResponsesRunner:
         return outcome.flags
 
 
-def _client() -> Any:
-    # In a thread: the import and the certificates take half a second, in which the event loop would stand still.
-    from openai import AsyncOpenAI, OpenAIError
-
-    try:
-        client = AsyncOpenAI()
-    except OpenAIError:
-        raise problem("no_api_key") from None
-    client.responses  # noqa: B018 - the library imports this part of itself at the first look
-    return client
-
-
-def _check(model: object, instructions: object, state: object, client: object) -> None:
+def _check(model: object, instructions: object, state: object) -> None:
     if not isinstance(model, str) or not model:
         raise UsageError("model is the name of a model at the provider, a str that is not empty")
     if instructions is not None and not isinstance(instructions, str):
@@ -200,25 +168,13 @@ def _check(model: object, instructions: object, state: object, client: object) -
         raise UsageError(f"state={state!r} is none of {', '.join(_STATES)}")
     if state != "local":
         raise UsageError(f"state={state!r} is not available yet; this version has state='local'")
-    if client is not None and not (hasattr(client, "responses") and hasattr(client, "__aenter__")):
-        raise UsageError(f"client is an openai.AsyncOpenAI, not {type(client).__name__}")
-
-
-def _check_tokens(context_tokens: object, max_output_tokens: object) -> None:
-    for name, value in (("context_tokens", context_tokens), ("max_output_tokens", max_output_tokens)):
-        if value is None and name == "max_output_tokens":
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} is a whole number of tokens, at least 1")
-    if cast("int", max_output_tokens) >= cast("int", context_tokens):
-        raise UsageError("max_output_tokens must be less than context_tokens, or no room is left for the messages")
 
 
 def _check_request(request: Mapping[str, Any]) -> None:
     for name in request:
         if name in _OURS:
             raise UsageError(f"{name}= is set by ResponsesRunner itself")
-        if name in _CLIENTS:
+        if name in SETTINGS:
             raise UsageError(f"{name}= belongs to the client: give client=AsyncOpenAI({name}=...)")
     for tool in request.get("tools") or ():
         if isinstance(tool, Mapping) and cast("Mapping[str, Any]", tool).get("type") in ("function", "custom"):

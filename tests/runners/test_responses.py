@@ -155,7 +155,8 @@ async def test_aclose_closes_only_what_the_runner_made(provider: Server, runner:
         await given.aclose()
         assert not client.is_closed()
     await ask(runner, batch("x"))
-    own: Any = vars(runner)["_own"]
+    parts: dict[str, Any] = vars(vars(runner)["_client"])
+    own: Any = parts["_own"]
     await runner.aclose()
     assert own.is_closed()
     await ask(runner, batch("works again with a new one"))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from streambatch import Answer, Batch, Message, Quota
-from streambatch.runners import ResponsesRunner
+from streambatch import Answer, Batch, Message, Quota, Runner
 
 
 @dataclass
@@ -38,18 +37,18 @@ def batch(*said: str | Message, history: tuple[Any, ...] = (), state: Any = None
     return Batch("t", "1-0.0-aa", messages, state=state, history=history)
 
 
-async def ask(runner: ResponsesRunner, one: Batch) -> tuple[Answer, FakeRun]:
+async def ask(runner: Runner, one: Batch) -> tuple[Answer, FakeRun]:
     """Run one batch that must be answered."""
     run = FakeRun(one)
     answer = await runner.run(one, run)
-    assert answer is not None
+    assert isinstance(answer, Answer)
     return answer, run
 
 
 class Talk:
     """A thread that commits as the queue does: forget the oldest, append the new, keep the state."""
 
-    def __init__(self, runner: ResponsesRunner) -> None:
+    def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.history: tuple[Any, ...] = ()
         self.state: Any = None

@@ -1,0 +1,236 @@
+"""One Run of ChatRunner: its steps, and what of them is in the checkpoint.
+
+Theory of operation
+-------------------
+The checkpoint (`_memo`, kind ``"chat"``) holds what is known of the turn::
+
+    steps   finished steps: {"t": text, "c": [[call id, name, arguments], …], "u": usage}
+    calls   the marks and results of their calls, written by `_tools`
+    said    the text of the step that is being streamed, for a cancellation; a replay forgets it
+    end     the whole answer of a turn with tools, and then nothing else
+
+Ids of calls are the provider's; where one is missing or was given twice, the call gets one made of the batch and its
+place, of nine characters because some providers take no other, and the same at every replay.
+
+The whole answer is saved in one write for two reasons: the tools' effects are done and the turn must not be lost to a
+crash before it is committed; and a turn that is too large to be committed shows here, while its outputs can still be
+cut. `Reply.text` is what was streamed: the texts of all steps, with an empty line between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any, Literal, cast
+
+from streambatch._messages import Answer, Batch
+from streambatch._ports import Run
+from streambatch.errors import StoreError, StreambatchError, TooLarge
+
+from . import _history as past
+from ._completion import Completion, Piece, completion_of
+from ._errors import Problem, problem_of
+from ._local import Counter, Room, Turns, shrinking, state_of
+from ._memo import Memo
+from ._tools import Asked, Tool, answered
+
+SAVE_EVERY = 1.0  # seconds between two saves of what is being said
+_INTERRUPTED = "This call was interrupted; it is unknown whether it had an effect."
+Stage = Literal["first", "later", "last"]
+Ask = Callable[[list[past.Item], Stage], Awaitable[Any]]
+
+
+class ChatRun:
+    """The Run of one batch.
+
+    Args:
+        tools: what the model may call.
+        max_steps: requests that may be made.
+        batch: the batch.
+        run: its effects.
+        room: what fits.
+    """
+
+    def __init__(self, tools: Mapping[str, Tool], max_steps: int, batch: Batch, run: Run, room: Room) -> None:
+        self._tools = tools
+        self._max_steps = max_steps
+        self._batch = batch
+        self._run = run
+        self._room = room
+        self._memo = Memo(run, "chat")
+        self._memo.data.pop("said", None)
+        self._steps: list[dict[str, Any]] = self._memo.data.setdefault("steps", [])
+        self._texts: list[str] = []  # of finished steps
+        self._saying: list[str] = []
+        self._saved = asyncio.get_running_loop().time()
+
+    async def go(self, turn: past.Turn, ask: Ask, counter: Counter) -> Answer:
+        """Take all steps that are left, and return the answer.
+
+        Args:
+            turn: the new turn, without an answer.
+            ask: opens a stream.
+            counter: names the state.
+
+        Raises:
+            Problem: the provider cannot answer.
+        """
+        if (ended := _ended(self._memo)) is not None:
+            if ended.text:
+                self._run.emit(ended.text)
+            return ended
+        turns = past.known(self._batch.history)
+        old, done = turns, list[dict[str, Any]]()
+        while True:
+            for step in self._steps[len(done) :]:
+                self._finished(step["t"])
+                done.append(await self._acted(step))
+            if done:
+                turn = {**turn, "do": done}
+            last = len(done) + 1 >= self._max_steps
+            completion, old, seen = await self._completed(old, turn, ask, last)
+            if last or not completion.calls:
+                break
+            await self._note(completion)
+        self._texts.append(completion.text)
+        flags = completion.flags if not completion.calls else ("incomplete", "max_steps", *completion.flags)
+        usage = _sum([*(step["u"] for step in self._steps), completion.usage])
+        ratio = self._room.measured(int((completion.usage or {}).get("prompt_tokens") or 0), seen)
+        made = Answer(_joined(self._texts), state_of(counter, ratio), usage=usage, flags=flags)
+        return await self._end(made, {**turn, "out": completion.text}, len(turns) - len(old))
+
+    async def _acted(self, step: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the calls of a step that have no result yet."""
+        asked = [Asked(*call) for call in step["c"]]
+        outputs = await answered(self._tools, asked, self._memo, self._batch)
+        return past.step_of(step["t"], [(c.call_id, c.name, c.arguments, outputs[c.call_id]) for c in asked])
+
+    async def _completed(self, old: Turns, turn: past.Turn, ask: Ask, last: bool) -> tuple[Completion, Turns, Turns]:
+        """One step: the completion, the old turns that were told, and all turns as they were sent."""
+        stage: Stage = "last" if last else "later" if turn.get("do") else "first"
+        sent: list[Turns] = []
+
+        async def attempt(turns: Turns, media: bool) -> Completion:
+            sent.append(turns)
+            return await self._asked(ask, past.messages(turns, media=media), stage)
+
+        fitting = past.clipped(turn, self._room.fits)
+        try:
+            found, old = await shrinking(self._room.kept(old, fitting), fitting, attempt)
+        except Problem as problem:
+            if problem.name != "CONTEXT" or not turn.get("do"):
+                raise
+            found, old = await shrinking((), past.clipped(turn, lambda _: False), attempt)
+        return found, old, sent[-1]
+
+    async def _asked(self, ask: Ask, messages: list[past.Item], stage: Stage) -> Completion:
+        self._saying.clear()
+        try:
+            async with await ask(messages, stage) as stream:
+                return await completion_of(stream, self._show)
+        except StreambatchError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
+            raise problem_of(error) from None
+
+    async def _show(self, text: str) -> None:
+        begins = not self._saying
+        self._saying.append(text)
+        self._run.emit(f"\n\n{text}" if begins and any(self._texts) else text)
+        now = asyncio.get_running_loop().time()
+        if now - self._saved >= SAVE_EVERY:
+            self._saved = now
+            self._memo.data["said"] = "".join(self._saying)
+            with suppress(TooLarge, StoreError):  # it is only for a cancellation
+                await self._memo.save()
+
+    def _finished(self, text: str) -> None:
+        """A step's text counts; after a crash it is shown again, because the preview began anew."""
+        if text and not self._saying:
+            self._run.emit(f"\n\n{text}" if any(self._texts) else text)
+        self._saying.clear()
+        self._texts.append(text)
+
+    async def _note(self, completion: Completion) -> None:
+        """Save what the model asked for, before anything of it is done."""
+        taken = {call[0] for step in self._steps for call in step["c"]}
+        calls = [
+            [self._id(call, place, taken), call.name, call.arguments] for place, call in enumerate(completion.calls)
+        ]
+        self._memo.data.pop("said", None)
+        self._steps.append({"t": completion.text, "c": calls, "u": completion.usage})
+        with suppress(TooLarge):  # then its calls are not started (see _tools), and the model goes on without them
+            await self._memo.save()
+
+    def _id(self, call: Piece, place: int, taken: set[str]) -> str:
+        made = call.id
+        if not made or made in taken:
+            made = blake2b(f"{self._batch.id}\0{len(self._steps)}\0{place}".encode()).hexdigest()[:9]
+        taken.add(made)
+        return made
+
+    async def _end(self, made: Answer, turn: past.Turn, forget: int) -> Answer:
+        """The answer, with as much of its turn as the history can have."""
+        turn = past.clipped(turn, lambda one: self._room.fits(one, 0.5))
+        if turn.get("do"):
+            bare: past.Turn = {**turn, "do": []}
+            for shorter in (turn, past.clipped(turn, lambda _: False), bare):
+                turn = shorter
+                self._memo.data.clear()
+                self._memo.data["end"] = {
+                    "text": made.text,
+                    "state": made.state,
+                    "usage": made.usage,
+                    "flags": made.flags,
+                    "turn": turn,
+                    "forget": forget,
+                }
+                with suppress(TooLarge):
+                    await self._memo.save()
+                    break
+        return Answer(made.text, made.state, usage=made.usage, flags=made.flags, turns=(turn,), forget=forget)
+
+
+def _ended(memo: Memo) -> Answer | None:
+    end = memo.data.get("end")
+    if not end:
+        return None
+    flags = tuple(end["flags"])
+    return Answer(
+        end["text"], end["state"], usage=end["usage"], flags=flags, turns=(end["turn"],), forget=end["forget"]
+    )
+
+
+def answer_of(memo: Memo, batch: Batch) -> Answer | None:
+    """What had been said and done when a Run was ended; None if that is nothing."""
+    if (ended := _ended(memo)) is not None:
+        return ended
+    said, calls = memo.data.get("said", ""), memo.data.get("calls", {})
+    steps = [
+        past.step_of(step["t"], [(*call, calls.get(call[0], {}).get("r", _INTERRUPTED)) for call in step["c"]])
+        for step in memo.data.get("steps", ())
+    ]
+    turn = past.turn_of(batch)
+    if not turn["in"] or not (said or steps):
+        return None
+    turn |= {"out": said} | ({"do": steps} if steps else {})
+    text = _joined([*(step["t"] for step in steps), said])
+    return Answer(text, flags=("incomplete", "cancelled"), turns=(turn,))
+
+
+def _joined(texts: list[str]) -> str:
+    return "\n\n".join(text for text in texts if text)
+
+
+def _sum(usages: list[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The usages of all steps together, number by number."""
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for name, value in (usage or {}).items():
+            if isinstance(value, Mapping):
+                total[name] = _sum([total.get(name), cast("Mapping[str, Any]", value)])
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                total[name] = (total.get(name) or 0) + value
+    return total or None
