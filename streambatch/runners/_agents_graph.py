@@ -27,7 +27,8 @@ from openai import OpenAIError
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseTextDeltaEvent
 
 from ._errors import problem, problem_of
-from ._journal import Journal, Policy, inside, interrupted, question
+from ._journal import Journal, inside, question
+from ._tools import Policy, interrupted
 
 AnyAgent = Agent[Any]
 Emit = Callable[[object], None]

@@ -29,26 +29,15 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from streambatch.errors import TooLarge
 
 from ._memo import Memo
 
-Policy = Literal["rerun", "fail_output", "ask"]
-POLICIES: tuple[Policy, ...] = ("rerun", "fail_output", "ask")
 EVERY = 2.0
 #: The call of a tool that this code runs inside of, or "".
 inside: ContextVar[str] = ContextVar("streambatch_agents_call", default="")
-_UNKNOWN = (
-    "This call was interrupted: it was started, and it is unknown whether it had an effect. It was not started again."
-)
-_ASK = " Ask the person before you do the same again, and say that it may have happened already."
-
-
-def interrupted(policy: Policy) -> str:
-    """What the model is told of a call that was started and has no result."""
-    return _UNKNOWN + (_ASK if policy == "ask" else "")
 
 
 def digest(*values: object) -> str:

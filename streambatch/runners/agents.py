@@ -27,7 +27,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from streambatch._messages import Answer, Batch, Json
 from streambatch._ports import Limits, Run
@@ -35,9 +35,11 @@ from streambatch.errors import Retry, UsageError
 
 from . import _history as past
 from ._agents_ask import Approval, Approvals, Pending, approvals_of
-from ._journal import POLICIES, Journal, Policy
+from ._journal import Journal
+from ._local import KINDS
 from ._memo import Memo
-from ._session import Turns, TurnSession, kept, size
+from ._session import Turns, TurnSession
+from ._tools import Policy
 
 if TYPE_CHECKING:
     from agents import Agent, RunConfig, RunResultStreaming
@@ -96,6 +98,7 @@ class AgentsRunner:
 
     history = True
     kind = "agents"
+    kinds = ("agents", *KINDS)  # their turns are the same; the way back is not, because agents keep more in the state
 
     def __init__(
         self,
@@ -147,7 +150,7 @@ class AgentsRunner:
             turn = dict(pending.turn)
             memo.data = memo.data or {**pending.memo}
         turns = past.known(batch.history)
-        fits = kept(turns, self._room - size(turn))
+        fits = past.kept(turns, self._room - past.estimate(turn), 1.0)
         context = self._context(batch) if callable(self._context) else self._context
         context = await context if inspect.isawaitable(context) else context
         work = self._work(batch, run, Journal(memo), pending, turn, context)
@@ -264,7 +267,7 @@ class AgentsRunner:
         return self._agent if name is None else reachable(self._agent).get(name, self._agent)
 
     def _answer(self, work: _Work, session: TurnSession, forget: int, text: str, flags: tuple[str, ...] = ()) -> Answer:
-        added, anew = session.turns(text if "refusal" in flags else "")
+        added, anew = session.turns(text)
         return Answer(
             text,
             state=self._state(work.batch, work.result),
@@ -308,8 +311,8 @@ def _check(
     if run_config is not None and not isinstance(run_config, sdk.RunConfig):
         raise UsageError(f"run_config is an agents.RunConfig, not {type(run_config).__name__}")
     for tool, policy in (policies or {}).items():
-        if policy not in POLICIES:
-            raise UsageError(f"the policy of tool {tool} is one of {', '.join(POLICIES)}, not {policy!r}")
+        if policy not in get_args(Policy):
+            raise UsageError(f"the policy of tool {tool} is one of {', '.join(get_args(Policy))}, not {policy!r}")
     for name in options:
         if name in _OURS:
             raise UsageError(f"{name}= is set by AgentsRunner itself")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,9 +25,9 @@ def says(text: str) -> list[Any]:
     return [assistant_message(text)]
 
 
-def call(name: str, call_id: str, **arguments: Any) -> list[Any]:
+def call(tool: str, call_id: str, /, **arguments: Any) -> list[Any]:
     """A response with one call."""
-    return [function_call(name, arguments, call_id=call_id)]
+    return [function_call(tool, arguments, call_id=call_id)]
 
 
 def guide(*steps: Any, name: str = "guide", **more: Any) -> Agent[Any]:
@@ -81,7 +81,7 @@ class Talker:
 
 
 @asynccontextmanager
-async def talking_to(fake: Provider, **client: Any) -> AsyncIterator[RunConfig]:
+async def talking_to(fake: Provider, **client: Any) -> AsyncGenerator[RunConfig]:
     """A run config whose models are the real ones, at the fake."""
     async with AsyncOpenAI(base_url=fake.url, api_key="none", **client) as made:
         yield RunConfig(model_provider=OpenAIProvider(openai_client=made))

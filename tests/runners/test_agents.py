@@ -124,7 +124,7 @@ async def test_agents_that_know_each_other_and_agents_that_left() -> None:
 
 async def test_the_history_is_cut_at_turn_borders_and_forgotten() -> None:
     agent = guide(*(says("x" * 100) for _ in range(8)))
-    talk = Talker(AgentsRunner(agent, history_tokens=1_200))
+    talk = Talker(AgentsRunner(agent, history_tokens=700))
     for place in range(8):
         await talk.say(f"{place} " + "y" * 100)
     assert 1 <= len(talk.history) < 8
@@ -246,8 +246,9 @@ async def test_nothing_to_answer_asks_nobody() -> None:
     ids=str,
 )
 def test_wrong_arguments_are_told_at_once(wrong: dict[str, Any], words: str) -> None:
+    arguments: dict[str, Any] = {"agent": guide(), **wrong}
     with pytest.raises(UsageError, match=words):
-        AgentsRunner(**{"agent": guide(), **wrong})
+        AgentsRunner(**arguments)
 
 
 def test_limits_get_a_scope_of_their_own() -> None:
