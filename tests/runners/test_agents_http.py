@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,40 @@ async def test_models_of_chat_completions_record_as_well(fake: Provider) -> None
         assert "sunny in Rome" in made.text
         assert len(fake.requests) == 3
         await runner.aclose()
+
+
+async def test_answers_inside_of_a_tool_are_kept_until_it_ends(fake: Provider, config: RunConfig) -> None:
+    failing = [True]
+
+    @function_tool(failure_error_function=None)
+    async def look() -> str:
+        """Look."""
+        if failing.pop():
+            raise ConnectionError
+        return "seen"
+
+    expert = Agent(name="expert", instructions="Look.", model="m", tools=[look])
+    tool = expert.as_tool("expert", "An expert.", failure_error_function=None)
+    talk = Talker(AgentsRunner(Agent(name="a", model="m", tools=[tool]), run_config=config))
+    fake.script = [Plan(calls=[Call("expert", {"input": "?"}, "c1")]), Plan(calls=[Call("look", {}, "c2")])]
+    with pytest.raises(ConnectionError):
+        await talk.say("x")
+    assert len(fake.requests) == 2
+    failing.append(False)
+    made = await talk.say("x")
+    assert "seen" in made.text
+    assert len(fake.requests) == 4  # only what the expert says to what it saw, and what is said to that
+
+
+async def test_a_cancelled_run_hangs_up(fake: Provider, config: RunConfig) -> None:
+    fake.script = [Plan(hold=asyncio.Event())]
+    one = batch("x")
+    task = asyncio.ensure_future(AgentsRunner(Agent(name="a", model="m"), run_config=config).run(one, FakeRun(one)))
+    await fake.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await fake.cut.wait()
 
 
 async def test_without_a_key_everything_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from agents import ToolOutputImage, ToolOutputText, function_tool
+from agents.mcp import MCPServer
 from agents.testing import ScriptedModel
+from mcp.types import CallToolResult
+from mcp.types import Tool as MCPTool
 
 from streambatch import Batch, DeadLetter, LeaseLost, Retry
 from streambatch.errors import TooLarge
@@ -230,6 +233,30 @@ async def test_agents_as_tools_have_one_call_and_their_answers_are_kept_until_it
     assert (await talk.say("x")).text == "it is 42"
 
 
+class Shelf(MCPServer):
+    """A server of one tool, in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return "shelf"
+
+    async def connect(self) -> None: ...
+    async def cleanup(self) -> None: ...
+    async def list_prompts(self) -> Any: ...
+    async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None) -> Any: ...
+
+    async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Any]:
+        return [MCPTool.model_validate({"name": "borrow", "inputSchema": {"type": "object", "properties": {}}})]
+
+    async def call_tool(self, tool_name: str, arguments: dict[str, Any] | None, meta: Any = None) -> Any:
+        self.called.append(tool_name)
+        return CallToolResult.model_validate({"content": [{"type": "text", "text": "a book"}]})
+
+
 class Small(FakeRun):
     """A Run whose checkpoint has little room."""
 
@@ -290,3 +317,14 @@ async def test_a_dead_letter_of_a_tool_goes_through() -> None:
 
     with pytest.raises(DeadLetter, match="the account is closed"):
         await answer(AgentsRunner(guide(call("never", "c1"), tools=[never])), batch("x"))
+
+
+async def test_tools_of_mcp_servers_have_marks_as_well() -> None:
+    shelf = Shelf()
+    agent = guide(call("borrow", "c1"), RuntimeError(), mcp_servers=[shelf])
+    talk = Talker(AgentsRunner(agent))
+    with pytest.raises(Retry):
+        await talk.say("x")
+    agent.model = ScriptedModel([says("here")])
+    assert (await talk.say("x")).text == "here"
+    assert shelf.called == ["borrow"]
