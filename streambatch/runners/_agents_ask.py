@@ -5,14 +5,15 @@ Theory of operation
 A Run that the SDK interrupts for approval ends with a question as its reply. What it takes to come to the same point
 again is kept in the thread's state: the turn, the journal, and the ids of the calls in question. The next batch is the
 answer: `Approvals.decide` reads it once, and what it says holds for all calls that were asked about. Decisions are in
-the checkpoint beside the journal, under the call's id, so a replay decides the same, and a Run that is interrupted a
-second time asks only about what is new. A person who says no is quoted to the model, which can then make another
+the checkpoint beside the journal, under the call's id, so a Run that is interrupted a second time asks only about what
+is new. A person who says no is quoted to the model, which can then make another
 suggestion; "no, the other one" is therefore enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,7 +146,7 @@ class Pending:
         kept = cast("Mapping[str, Any]", value)
         if not all(isinstance(kept.get(name), kind) for name, kind in _FIELDS.items()):
             return None
-        return cls(kept["turn"], kept["memo"], tuple(kept["asked"]))
+        return cls(kept["turn"], deepcopy(kept["memo"]), tuple(kept["asked"]))  # the journal is written on
 
     def to_json(self) -> dict[str, Any]:
         """The form that is kept."""

@@ -10,9 +10,10 @@ records. Hooks and guardrails get the copies: compare agents by name, not by ide
 
 A recording model saves a response before it hands the end of it on, so that no tool starts whose call is not known to
 a replay. It is also the one place where a provider's failure is still what the provider said, so it becomes a Problem
-here; the SDK would make sentences of it. ``response.incomplete`` with text is an answer with flags, as everywhere.
+here; the SDK would make sentences of it. ``response.incomplete`` is an answer with flags, as everywhere, if there is
+text; calls in it may be cut and are never made.
 
-This is the only module that imports the SDK when it is imported; it is imported when an AgentsRunner is made.
+This module and `_agents_errors` import the SDK when they are imported; an AgentsRunner does that at its first Run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from agents import Agent, AgentsException, FunctionTool, Handoff, Model, ModelPr
 from openai import OpenAIError
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseTextDeltaEvent
 
-from ._errors import problem, problem_of
+from ._errors import Problem, problem, problem_of
 from ._journal import Journal, inside, question
 from ._tools import Policy, interrupted
 
@@ -266,7 +267,7 @@ class Recorded(Model):
             flags += [details.reason] if details is not None and details.reason else []
             response.output = [item for item in response.output if item.type == "message"]
             if not response.output:
-                raise problem("no_end", words="incomplete")
+                raise Problem("PERMANENT", " ".join([*flags, "without a word"]))
         self._calls(response)
         kept = {"id": response.id, "output": [_dumped(item) for item in response.output], "flags": flags}
         await self._journal.keep(key, {**kept, "usage": _dumped(response.usage) if response.usage else None})

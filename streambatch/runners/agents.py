@@ -222,7 +222,6 @@ class AgentsRunner:
             state = self._approvals.decided(result, memo.data, work.pending, work.batch)
             if state is None:
                 return self._asked(work, approvals_of(result))
-            await memo.save()
             what = state
         if result.final_output is None:
             raise Retry(reason="the agents ended without an output")

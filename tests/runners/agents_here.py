@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from agents.testing import ScriptedModel, assistant_message, function_call
 from openai import AsyncOpenAI
 
 from streambatch import Answer, Batch, Message
+from streambatch._messages import to_json
 from streambatch.runners import AgentsRunner
 from tests.fakes.provider import Provider
 from tests.runners.tools import FakeRun, batch
@@ -62,6 +64,7 @@ class Talker:
         self.history: tuple[Any, ...] = ()
         self.state: Any = None
         self.data: bytes | None = None
+        self.last: bytes | None = None
         self.shown: list[object] = []
 
     async def say(self, *said: str | Message) -> Answer:
@@ -74,9 +77,9 @@ class Talker:
             self.data = run.data
             self.shown = run.shown
         assert made is not None
-        self.data = None
-        self.history = (*self.history[made.forget :], *made.turns)
-        self.state = self.state if made.state is None else made.state
+        self.last, self.data = self.data, None
+        self.history = (*self.history[made.forget :], *json.loads(to_json(made.turns, "turns")))
+        self.state = self.state if made.state is None else json.loads(to_json(made.state, "state"))
         return made
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from streambatch import DeadLetter, Limits, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
 from streambatch.runners import AgentsRunner
+from streambatch.runners._session import TurnSession
 from tests.runners.agents_here import Talker, answer, call, guide, says, seen, texts
 from tests.runners.tools import FakeRun, batch
 
@@ -141,6 +142,22 @@ async def test_a_turn_that_is_none_of_ours_is_left_out_and_still_counted() -> No
     assert made.forget == 0
     assert texts(seen(agent)) == ["old", "x"]
     assert texts(seen(agent), "assistant") == ["o"]
+
+
+async def test_a_session_that_was_cleared_replaces_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Talker(AgentsRunner(guide(says("a"), says("b"))))
+    await talk.say("x")
+    added = TurnSession.add_items
+
+    async def cleared(one: TurnSession, items: Any) -> None:
+        if texts(items):
+            await one.clear_session()
+        await added(one, items)
+
+    monkeypatch.setattr(TurnSession, "add_items", cleared)
+    made = await talk.say("y")
+    assert made.forget == 1
+    assert [turn["out"] for turn in talk.history] == ["b"]
 
 
 async def test_guardrails_are_dead_letters_with_their_name() -> None:

@@ -127,6 +127,30 @@ async def test_an_incomplete_answer_is_an_answer_with_flags(fake: Provider, conf
     assert len(fake.requests) == 1
 
 
+async def test_a_call_that_was_cut_is_never_run(fake: Provider, config: RunConfig) -> None:
+    fake.script = [Plan(calls=[Call("weather", {"city": "Rome"})], end="incomplete")]
+    with pytest.raises(DeadLetter, match="incomplete"):
+        await answer(AgentsRunner(Agent(name="a", model="m", tools=[weather]), run_config=config), batch("x"))
+    assert len(fake.requests) == 1
+
+
+async def test_a_terminal_event_without_output_counts(fake: Provider, config: RunConfig) -> None:
+    fake.script = [Plan(text="from the items", empty=True)]
+    made, run = await answer(AgentsRunner(Agent(name="a", model="m"), run_config=config), batch("x"))
+    again, _ = await answer(AgentsRunner(Agent(name="a", model="m"), run_config=config), batch("x"), run.data)
+    assert (made.text, again.text) == ("from the items", "from the items")
+
+
+async def test_a_stream_that_just_ends_costs_only_its_own_response(fake: Provider, config: RunConfig) -> None:
+    fake.script = [Plan(calls=[Call("weather", {"city": "Rome"})]), Plan(end="nothing")]
+    talk = Talker(AgentsRunner(Agent(name="a", model="m", tools=[weather]), run_config=config))
+    with pytest.raises(Retry) as caught:
+        await talk.say("x")
+    assert "no_end" in str(caught.value)
+    await talk.say("x")
+    assert len(fake.requests) == 3
+
+
 async def test_too_long_a_history_is_forgotten(fake: Provider, config: RunConfig) -> None:
     talk = Talker(AgentsRunner(Agent(name="a", model="m"), run_config=config))
     for place in range(4):
@@ -195,6 +219,7 @@ async def test_answers_inside_of_a_tool_are_kept_until_it_ends(fake: Provider, c
     failing.append(False)
     made = await talk.say("x")
     assert "seen" in made.text
+    assert b'"c1/' not in (talk.last or b"")  # and is forgotten then
     assert len(fake.requests) == 4  # only what the expert says to what it saw, and what is said to that
 
 
@@ -207,6 +232,35 @@ async def test_a_cancelled_run_hangs_up(fake: Provider, config: RunConfig) -> No
     with pytest.raises(asyncio.CancelledError):
         await task
     await fake.cut.wait()
+
+
+async def test_a_listener_that_fails_leaves_nothing_behind(fake: Provider, config: RunConfig) -> None:
+    class Deaf(FakeRun):
+        def emit(self, data: object) -> None:
+            if isinstance(data, str):
+                raise ZeroDivisionError
+
+    fake.script = [Plan(hold=asyncio.Event())]
+    one = batch("x")
+    with pytest.raises(ZeroDivisionError):
+        await AgentsRunner(Agent(name="a", model="m"), run_config=config).run(one, Deaf(one))
+    await fake.cut.wait()
+
+
+async def test_only_a_provider_that_was_made_here_is_closed(
+    fake: Provider, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+
+    async def close(provider: object) -> None:
+        closed.append(provider)
+
+    monkeypatch.setattr("agents.OpenAIProvider.aclose", close)
+    monkeypatch.setattr("agents.MultiProvider.aclose", close)
+    await AgentsRunner(Agent(name="a", model="m"), run_config=config).aclose()
+    assert closed == []
+    await AgentsRunner(Agent(name="a", model="m")).aclose()
+    assert len(closed) == 1
 
 
 async def test_without_a_key_everything_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from agents import ToolOutputImage, ToolOutputText, function_tool
+from agents import ToolOutputImage, ToolOutputText, function_tool, handoff
 from agents.mcp import MCPServer
 from agents.testing import ScriptedModel
 from mcp.types import CallToolResult
@@ -16,6 +16,7 @@ from mcp.types import Tool as MCPTool
 from streambatch import Batch, DeadLetter, LeaseLost, Retry
 from streambatch.errors import TooLarge
 from streambatch.runners import AgentsRunner
+from streambatch.runners._journal import question
 from streambatch.runners._tools import interrupted
 from tests.runners.agents_here import Talker, answer, call, guide, says, seen
 from tests.runners.tools import FakeRun, batch
@@ -307,6 +308,50 @@ async def test_what_had_been_said_is_kept_for_whoever_cancels(monkeypatch: pytes
     said = await runner.cancel(one, run)
     assert said is not None
     assert said.text == "and then"
+
+
+async def test_what_was_said_before_a_call_is_not_what_was_said_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streambatch.runners._journal.EVERY", 0.0)
+    till = Till()
+    agent = guide([*says("let me see"), *call("charge", "c1", amount=5)], says("done"), tools=[till.tool])
+    one = batch("x")
+    _, run = await answer(AgentsRunner(agent), one)
+    said = await AgentsRunner(agent).cancel(one, run)
+    assert said is not None
+    assert said.text == "done"
+
+
+async def test_what_an_agent_said_after_a_handoff_is_kept() -> None:
+    till = Till()
+    other = guide(call("charge", "c2", amount=5), RuntimeError(), name="other", tools=[till.tool])
+    agent = guide(call("transfer_to_other", "c1"), handoffs=[handoff(other)])
+    talk = Talker(AgentsRunner(agent))
+    with pytest.raises(Retry):
+        await talk.say("x")
+    other.model = model = ScriptedModel([says("done")])
+    assert (await talk.say("x")).text == "done"
+    model.assert_complete()
+    assert till.charged == [5]
+
+
+async def test_equal_calls_of_one_response_are_two() -> None:
+    till = Till()
+    agent = guide([*call("charge", "c1", amount=5), *call("charge", "c2", amount=5)], says("done"), tools=[till.tool])
+    one = batch("x")
+    _, run = await answer(AgentsRunner(agent), one)
+    memo = json.loads(run.data or b"")
+    del memo["calls"]["c1"], memo["responses"][list(memo["responses"])[-1]]
+    agent.model = ScriptedModel([says("done")])
+    await answer(AgentsRunner(agent), one, json.dumps(memo).encode())
+    assert till.charged == [5, 5, 5]
+
+
+def test_questions_inside_of_tools_are_told_apart() -> None:
+    asked = [
+        question(*it) for it in (("c1", "a", "x"), ("c2", "a", "x"), ("c1", "b", "x"), ("", "a", "x"), ("", "a", "y"))
+    ]
+    assert len(set(asked)) == 5
+    assert question("", "a", "x") == question("", "it is noon", "x")
 
 
 async def test_a_dead_letter_of_a_tool_goes_through() -> None:
