@@ -138,8 +138,6 @@ def _replaced(call: Any, wrap: Callable[..., Awaitable[Any]]) -> Any:
 
 def _storable(result: Any) -> Any:
     """A result as JSON that the SDK shows to the model as it would have shown the result."""
-    if isinstance(result, str):
-        return result
     if type(result).__module__.startswith("agents.") and hasattr(result, "model_dump"):
         return result.model_dump(mode="json", exclude_none=True)
     if isinstance(result, list | tuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -73,10 +74,10 @@ async def test_a_run_that_fails_after_the_answer_decides_the_same_again() -> Non
     agent = guide(call("delete", "c1", name="a"), tools=files.tools)
     talk = Talker(AgentsRunner(agent))
     await talk.say("delete a")
-    agent.model = ScriptedModel([RuntimeError()])
+    agent.model, before = ScriptedModel([RuntimeError()]), deepcopy(talk.state)
     with pytest.raises(Retry):
         await talk.say("yes")
-    assert files.gone == ["a"]
+    assert (files.gone, talk.state) == (["a"], before)
     agent.model = ScriptedModel([says("gone")])
     assert (await talk.say("yes")).text == "gone"
     assert files.gone == ["a"]
