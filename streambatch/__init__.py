@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ._events import (
     Answered,
+    Cancelled,
     Dead,
     Delivered,
     DeliveryFailed,
@@ -21,7 +22,7 @@ from ._events import (
     StoreBack,
     Warned,
 )
-from ._messages import Answer, Batch, Message, Part, Reply
+from ._messages import Answer, Batch, Cancellation, Message, Part, Reply
 from ._ports import Codec, Limits, Listener, Quota, Run, Runner
 from ._settings import Replicas, Settings
 from .errors import (
@@ -56,6 +57,8 @@ __all__ = [
     "Answered",
     "Batch",
     "BatchQueue",
+    "Cancellation",
+    "Cancelled",
     "Codec",
     "Dead",
     "DeadLetter",

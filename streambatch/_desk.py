@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from . import _scripts as scripts
 from ._explain import DeadLetterInfo, Explanation, Stats, ThreadInfo, explain
-from ._messages import Message
+from ._messages import Cancellation, Message
 from ._rows import messages_of, order
 from ._settings import ms
 from ._store import PRODUCER_TTL, Store
@@ -161,6 +161,19 @@ class Desk:
         keys += store.keys.some(p, thread, ("stream", "window", "run", "last"))
         argv = [*store.opening(), self._number, 0, PRODUCER_TTL, entry, ms(store.settings.max_wait)]
         return (await store.control(scripts.REDRIVE, keys, argv)).decode()
+
+    async def cancel(self, thread: str, *, run: bool, pending: bool, keep: bool) -> Cancellation:
+        """End a thread's Run, drop what waits in it. Raises StoreError if a key of it is foreign."""
+        store, p = self._store, self._store.keys.partition(thread)
+        keys = [*store.keys.shared(p), *store.keys.thread(p, thread), store.keys.producer(p, self._producer)]
+        async with self._lock:  # numbers must arrive in order
+            self._number += 1
+            argv = [*store.opening(), *store.turning(), self._number, 0, PRODUCER_TTL]
+            argv += [thread, int(run), int(pending), "keep" if keep else "drop"]
+            word, *rest = (await store.control(scripts.CANCEL, keys, argv)).decode().split(" ")
+        if not rest:
+            raise StoreError(f"thread {thread!r} could not be cancelled: {word}")
+        return Cancellation(word == "asked", int(rest[0]))
 
     async def discard(self, letter: str) -> bool:
         """Delete a dead letter; False if there is none."""

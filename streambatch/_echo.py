@@ -99,6 +99,7 @@ class Receipt:
 
         Raises:
             DeadLettered: the batch failed for good.
+            RunCancelled: it was cancelled; with what had been said, if that was to be kept.
             Retracted: the message was retracted.
             ReplyExpired: it was answered longer than reply_retention ago, or dropped.
             TimeoutError: no reply in time; it may still come.

@@ -15,6 +15,7 @@ Preview         a runner emitted something (streamed text); it comes before the 
 Retrying        a Run failed and will be tried again in ``delay`` seconds
 Answered        a Run was committed: acknowledged, state and reply stored, in one step
 Delivered       the deliver callback returned
+Cancelled       a Run was cancelled (``kept``: what it had said is delivered); its batch is gone
 DeliveryFailed  the deliver callback failed and will be called again in ``delay`` seconds
 Dead            a batch or a reply failed for good and is among the dead letters
 Lost            a lease ended under a running worker; another process has the thread
@@ -104,6 +105,16 @@ class Answered(Event):
     attempt: int
     seconds: float
     silent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled(Event):
+    """A Run was cancelled, at the provider too, and its batch is gone."""
+
+    thread: str
+    batch_id: str
+    messages: int
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True)

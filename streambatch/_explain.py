@@ -17,7 +17,7 @@ class Explanation:
 
     Attributes:
         thread: the conversation.
-        state: idle, waiting, running, retrying, delivering, undelivered, parked, unindexed or broken.
+        state: idle, waiting, running, cancelling, retrying, delivering, undelivered, parked, unindexed or broken.
         reason: one sentence.
         waiting: messages in no batch yet.
         in_batch: messages of the pinned batch.
@@ -178,19 +178,16 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
         owner = f.get("lease.owner", "?")
         if reply:
             return "delivering", f"process {owner} is delivering the reply; its lease ends in {left:.1f} s"
+        if "run.cancel" in f:
+            return "cancelling", f"process {owner} ends the Run at its provider; lease {left:.1f} s"
         return "running", f"process {owner} runs the batch (attempt {f.get('run.attempts', '0')}); lease {left:.1f} s"
-    if f["parked"]:
+    if f["parked"] and "run.cancel" not in f:
         return "parked", "the thread is paused; resume it to go on"
     if reply:
         when = f"is tried again in {left:.1f} s" if left > 0 else "waits: every worker is busy, or no process delivers"
         return "undelivered", f"the reply was not delivered ({f.get('run.tries')} tries so far); it {when}{_why(f)}"
     if "run.first" in f:
-        if left > 0:
-            return (
-                "retrying",
-                f"the Run failed {f.get('run.attempts', '?')} time(s); it is tried again in {left:.1f} s{_why(f)}",
-            )
-        return "retrying", _overdue(f, "the batch of a dead or failed Run", left)
+        return _pinned(f, left)
     if int(f["length"]) == 0:
         return "idle", "no message waits"
     if score is None:
@@ -198,6 +195,15 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
     if left > 0:
         return "waiting", f"the quiet window ends in {left:.1f} s"
     return "waiting", _overdue(f, "what waits", left)
+
+
+def _pinned(f: Mapping[str, str], left: float) -> tuple[str, str]:
+    if "run.cancel" in f:
+        return "cancelling", "the Run is cancelled; the next worker that is free ends it at its provider"
+    if left > 0:
+        tries = f.get("run.attempts", "?")
+        return "retrying", f"the Run failed {tries} time(s); it is tried again in {left:.1f} s{_why(f)}"
+    return "retrying", _overdue(f, "the batch of a dead or failed Run", left)
 
 
 def _why(f: Mapping[str, str]) -> str:

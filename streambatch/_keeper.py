@@ -8,6 +8,9 @@ says ``lost``, or renewals fail until trust ends, or the loop was blocked for lo
 cancelled and ``LeaseLost`` comes out. No write depends on this: the token decides in the server (I3). What it saves is
 the money and the confusion of a Run that nobody may commit.
 
+A renewal also says if somebody cancelled the Run. Then the scope ends the same way, but trust goes on: the turn has to
+end the provider's Run, and to settle. A hint makes that a matter of milliseconds; without hints it is asked for.
+
 Python cannot end code that swallows its cancellation. When such code has outlived its time by PATIENCE its lease is
 renewed no more, so that the thread goes on elsewhere (I9); whatever the code returns in the end is not committed.
 """
@@ -15,30 +18,52 @@ renewed no more, so that the thread goes on elsewhere (I9); whatever the code re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from math import inf
 
 from ._events import Emit, Warned
 from ._lease import Lease, renew_at, trusted_until
+from ._messages import Answer
 from ._store import Store
 from .errors import LeaseLost, StoreError
 
 PATIENCE = 5.0
+DEAF = 0.5
+
+
+class Stopped(Exception):
+    """The Run was cancelled from outside: ``keep`` or ``drop`` what was said so far, and the answer if it is whole."""
+
+    def __init__(self, how: str, answer: Answer | None = None) -> None:
+        super().__init__(how)
+        self.how = how
+        self.answer = answer
 
 
 class Hold:
-    """A lease in use by one turn."""
+    """A lease in use by one turn.
+
+    Attributes:
+        stop: ``keep`` or ``drop`` since somebody cancelled the Run, else "".
+        stoppable: whether that ends the scope; not any more while the cancellation itself is carried out.
+    """
 
     def __init__(self, lease: Lease, attempted: float, left: float) -> None:
         self.lease = lease
         self.renew_at = renew_at(attempted, lease.ttl)
         self.ends_at = float("inf")
+        self.stop = ""
+        self.stoppable = True
+        self.asked_at = attempted
         self._until = trusted_until(attempted, left, lease.ttl)
         self._scope: asyncio.Timeout | None = None
 
     @asynccontextmanager
     async def trusted(self, limit: float) -> AsyncGenerator[None]:
-        """Cancel the body when trust ends, or after *limit* seconds. Raises LeaseLost, TimeoutError."""
+        """Cancel the body when trust ends, or after *limit* seconds. Raises LeaseLost, TimeoutError, Stopped."""
+        if self.stop:
+            raise Stopped(self.stop)
         scope = asyncio.timeout_at(self._until)
         self.ends_at = asyncio.get_running_loop().time() + limit + PATIENCE
         try:
@@ -48,6 +73,8 @@ class Hold:
         except TimeoutError:
             if not scope.expired():
                 raise
+            if self.stop:
+                raise Stopped(self.stop) from None
             raise LeaseLost(f"the lease of thread {self.lease.thread!r} could not be renewed in time") from None
         finally:
             self._scope = None
@@ -55,8 +82,27 @@ class Hold:
 
     def renewed(self, attempted: float) -> None:
         """A renewal that was sent at *attempted* succeeded."""
+        self.asked_at = attempted
         self.renew_at = renew_at(attempted, self.lease.ttl)
         self._move(trusted_until(attempted, self.lease.ttl, self.lease.ttl))
+
+    def wants(self, now: float, *, deaf: bool) -> bool:
+        """Whether it is time to ask the server: to renew, or because a hint would not be heard."""
+        return self.renew_at <= now or (deaf and self.renew_at < inf and self.asked_at + DEAF <= now)
+
+    def stopping(self) -> None:
+        """The cancellation is being carried out: it is not to be cancelled itself."""
+        self.stop, self.stoppable = "", False
+
+    def cancel(self, how: str) -> None:
+        """Somebody cancelled the Run: end the scope, and with it the runner; trust goes on."""
+        if not self.stoppable or self.stop:
+            return
+        self.stop = how
+        now = asyncio.get_running_loop().time()
+        if self._scope is not None and not self._scope.expired():
+            self.ends_at = now + PATIENCE
+            self._scope.reschedule(now)
 
     def lost(self) -> None:
         """The server says that the lease is somebody else's."""
@@ -65,7 +111,7 @@ class Hold:
 
     def _move(self, until: float) -> None:
         self._until = until
-        if self._scope is not None and not self._scope.expired():
+        if self._scope is not None and not self._scope.expired() and not self.stop:
             self._scope.reschedule(until)
 
 
@@ -76,10 +122,13 @@ class Keeper:
         store: to renew with.
         ttl: the lease in seconds.
         emit: told of code that swallows its cancellation.
+        listening: whether hints arrive; without them every lease is asked after often, because a Run may be cancelled.
     """
 
-    def __init__(self, store: Store, ttl: float, emit: Emit) -> None:
+    def __init__(self, store: Store, ttl: float, emit: Emit, listening: Callable[[], bool] = lambda: True) -> None:
         self._store = store
+        self._listening = listening
+        self._wake = asyncio.Event()
         self._emit = emit
         self._tick = max(ttl / 15, 0.01)
         self._holds: set[Hold] = set()
@@ -96,6 +145,16 @@ class Keeper:
         finally:
             self._holds.discard(hold)
 
+    def heard(self, thread: str | None = None) -> None:
+        """Somebody cancelled the Run of *thread*, or (None) hints may have been missed: ask the server now.
+
+        Only its answer counts: a hint that comes late must not end the next Run.
+        """
+        for hold in self._holds:
+            if thread is None or hold.lease.thread == thread:
+                hold.renew_at = min(hold.renew_at, 0.0)
+                self._wake.set()
+
     async def run(self) -> None:
         """Renew until cancelled; sends nothing while there is nothing to renew."""
         loop = asyncio.get_running_loop()
@@ -107,10 +166,19 @@ class Keeper:
             for hold in self._holds:
                 if hold.ends_at <= now:
                     self._give_up(hold)
-            late = [hold for hold in self._holds if hold.renew_at <= now]
+            deaf = not self._listening()
+            late = [
+                h for h in self._holds if h.renew_at <= now or (deaf and h.asked_at + DEAF <= now < h.renew_at < inf)
+            ]
             if late:
                 await asyncio.gather(*(self._renew(hold, now) for hold in late))
-            await asyncio.sleep(self._tick)
+            await self._rest(min(self._tick, DEAF) if deaf else self._tick)
+
+    async def _rest(self, longest: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest):
+                await self._wake.wait()
+        self._wake.clear()
 
     def _give_up(self, hold: Hold) -> None:
         hold.ends_at = float("inf")
@@ -120,9 +188,12 @@ class Keeper:
 
     async def _renew(self, hold: Hold, now: float) -> None:
         try:
-            if await self._store.renew(hold.lease):
-                hold.renewed(now)
-            else:
+            word = await self._store.renew(hold.lease)
+            if word == "lost":
                 hold.lost()
+            else:
+                hold.renewed(now)
+            if word in ("keep", "drop"):
+                hold.cancel(word)
         except StoreError:
             hold.renew_at = now + self._tick  # trust ends by itself if this goes on

@@ -66,7 +66,7 @@ class Life:
         self.desk = Desk(self.store)
         self.hints = Hints(client, plan.keys, self._heard, self.store.heard)
         self.echo = Echo(self.store, self.hints.listening.is_set)
-        self.keeper = Keeper(self.store, s.lease, emit)
+        self.keeper = Keeper(self.store, s.lease, emit, self.hints.listening.is_set)
         self.worker: Worker | None = None
         if runner is not None or deliver is not None:
             turn = Turn(self.store, self.keeper, s, runner, deliver, emit)
@@ -175,8 +175,11 @@ class Life:
     def _heard(self, partition: int, word: str, argument: str) -> None:
         if word == "reply":
             self.echo.heard(argument)
+        elif word == "cancel":
+            self.keeper.heard(argument)
         elif self.worker is not None and word == "missed":
             self.worker.loops[partition].wake()
+            self.keeper.heard()
         elif self.worker is not None:
             self.worker.loops[partition].hint(word, argument)
 

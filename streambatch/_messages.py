@@ -239,6 +239,19 @@ class Reply:
         return f"Reply(id={self.id!r}, thread={self.thread!r}, messages={len(self.message_ids)})"
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What ``cancel`` found.
+
+    Attributes:
+        run: there was a batch: its Run ends, or, if it waits for its next try, never begins again.
+        dropped: messages that waited and are gone.
+    """
+
+    run: bool
+    dropped: int
+
+
 def batch_id(namespace: str, thread: str, entry: str, revision: int) -> str:
     """First entry id + revision, and eight hex digits of the thread: entry ids alone repeat across threads."""
     tag = blake2b(f"{namespace}\0{thread}".encode(), digest_size=4).hexdigest()

@@ -61,7 +61,7 @@ class Run(Protocol):
 
     Attributes:
         batch: the batch as it is now; ``more()`` may have grown it.
-        data: what the last ``checkpoint`` of this batch held when its Run crashed, or None.
+        data: what the last ``checkpoint`` of this batch held, also before a crash or a retry, or None.
         fence: a number that only grows per thread: give it to outside systems so that they can refuse an old worker.
     """
 

@@ -14,7 +14,7 @@ from ._lane import Row
 from ._lease import Lease
 from ._messages import Batch, Json, Message, Reply, batch_id, decode_message, decode_reply, from_json
 from ._ports import Codec, Plain
-from .errors import DeadLettered, StoreError
+from .errors import DeadLettered, RunCancelled, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Work:
     checkpoint: bytes | None
     kind: str
     state: bytes
+    cancel: str
     turns: tuple[bytes, ...]
 
     def id(self, setting: Setting) -> str:
@@ -128,7 +129,8 @@ def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
         checkpoint=row[9] if row[8] == b"1" else None,
         kind=row[10].decode(),
         state=row[11],
-        turns=tuple(row[12:]),
+        cancel=row[12].decode(),
+        turns=tuple(row[13:]),
     )
 
 
@@ -174,7 +176,7 @@ class Peek:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a message: waiting, gone, answered, none or dead."""
+    """What became of a message: waiting, gone, answered, none, dead or cancelled."""
 
     kind: str
     reply: Reply | None = None
@@ -188,13 +190,15 @@ class Outcome:
             return cls(kind)
         if order(row[1].decode()) > order(entry):
             return cls("gone")
-        if kind == "answered":
+        if kind == "answered" or (kind == "cancelled" and row[4]):
             data = setting.decode(row[4], "reply", thread)
             return cls(kind, decode_reply(data, thread, int(row[2]), int(row[3])))
         return cls(kind, None, row[4].decode() if kind == "dead" else "")
 
     def value(self) -> Reply | None:
-        """The reply, None if the runner answered nothing, or DeadLettered."""
+        """The reply, None if the runner answered nothing. Raises DeadLettered, RunCancelled."""
+        if self.kind == "cancelled":
+            raise RunCancelled(reply=self.reply)
         if self.kind == "dead":
             raise DeadLettered(reason=self.reason)
         return self.reply

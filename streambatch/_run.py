@@ -38,6 +38,7 @@ class LiveRun:
         if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(f"a checkpoint is bytes, not {type(data).__name__}")
         await self._store.checkpoint(self._work.lease, data)
+        self.data = data
 
     async def more(self) -> tuple[Message, ...]:
         """Messages that arrived meanwhile join the batch."""

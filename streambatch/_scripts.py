@@ -27,6 +27,8 @@ delivered    a reply was handed over; what is next                              
 undelivered  it was not; later or dead                                                              1
 release      give a batch or reply back                                                             1
 bury         a batch becomes a dead letter                                                          batch
+split        half of a batch becomes the batch, the rest waits again                                batch
+cancel       end a thread's Run, drop what waits                                                    messages
 touch        typing, run_now                                                                        log N
 pause        park and unpark                                                                        log N
 redrive      a dead letter goes back                                                                messages
@@ -123,11 +125,13 @@ DELIVERED = Script.load("delivered", "thread token op claim")
 UNDELIVERED = Script.load("undelivered", "thread token op delay counted limit reason")
 RELEASE = Script.load("release", "thread token op delay give why")
 BURY = Script.load("bury", "thread token op batch reason tries")
+SPLIT = Script.load("split", "thread token op")
+CANCEL = Script.load("cancel", "producer", "number resend producer_ttl thread run pending how")
 TOUCH = Script.load("touch", "stream window run", "thread quiet")
 PAUSE = Script.load("pause", "run lease", "thread on")
 REDRIVE = Script.load("redrive", "producer stream window run last", "number resend producer_ttl id wait")
 REPAIR = Script.load("repair", "stream window lease run last", "thread")
-AWAIT = Script.load("await", "awaited reply stream", "now thread entry interest")
+AWAIT = Script.load("await", "awaited reply stream run", "now thread entry interest")
 LOOK = Script.load("look", "meta due outbox parked paused stream window lease run last head", "now thread")
 STATS = Script.load("stats", "meta due outbox parked paused tally dead", "now")
 ATTACH = Script.load("attach", "meta producer", "partitions hands producer_ttl")

@@ -43,7 +43,7 @@ AWAITED = (
     "processes of this namespace have delivered before: replies of this worker wait for a process with a deliver"
     " callback, and their threads with them (docs/runbook.md)"
 )
-_NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "more")
+_NAMES = ("claim", "settle", "delivered", "undelivered", "release", "bury", "split", "more")
 
 
 class Foreign(StoreError):
@@ -118,13 +118,17 @@ class Store:
         s = self.settings
         return [self.clock, self.keys.partitions, ms(s.horizon), s.max_batch, s.max_batch_bytes]
 
-    def _head_of(self, partition: int) -> Any:
-        s, shared = self.settings, self.keys.shared(partition)
+    def turning(self) -> list[Arg]:
+        """The further arguments of the scripts that claim a thread or end a turn."""
+        s = self.settings
         keep = ms(max(s.dedup_window, s.reply_retention, 60))
-        turn: list[Arg] = [
+        return [
             self.owner, ms(s.lease), int(self.runs), int(self.hands), int(s.split_authors), int(self.history), keep,
             ms(s.reply_retention), ms(s.state_ttl), s.dead_limit,
         ]  # fmt: skip
+
+    def _head_of(self, partition: int) -> Any:
+        shared, turn = self.keys.shared(partition), self.turning()
 
         def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
             if script.name in _NAMES:
@@ -172,7 +176,7 @@ class Store:
 
     async def checkpoint(self, lease: Lease, data: bytes) -> None:
         """Keep a runner's bytes. Raises LeaseLost."""
-        data = self._sized(self.setting.codec.encode(data, context("checkpoint", lease.thread)), "a checkpoint")
+        data = self._encoded(data, "checkpoint", lease, "a checkpoint")
         await self._held(scripts.CHECKPOINT, lease, lease.token, data, keys=lease.keys[2:4])
 
     async def more(self, lease: Lease, number: int) -> tuple[int, tuple[Message, ...]]:
@@ -181,9 +185,12 @@ class Store:
         return int(row[1]), messages_of(self.setting, lease.thread, row[2:])
 
     async def settle(
-        self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool
+        self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool, cancelled: bool = False
     ) -> tuple[str, Reply, Claimed | None]:
-        """Commit a Run: kept (deliver now), left (others will) or done; the reply; the next claim. Raises LeaseLost."""
+        """Commit a Run: kept (deliver now), left (others will) or done; the reply; the next claim. Raises LeaseLost.
+
+        Or nothing is written and the word is ``keep`` or ``drop``: the Run was cancelled and must be settled as that.
+        """
         last = batch.messages[-1]
         reply = Reply(
             id=batch.id, thread=batch.thread, batch_id=batch.id, message_ids=tuple(m.id for m in batch.messages),
@@ -191,23 +198,20 @@ class Store:
             fence=lease.fence,
         )  # fmt: skip
         said = bool(answer.text or answer.parts)
+        word = "cancelled" if cancelled else "answered" if said else "none"
         now, claim = asyncio.get_running_loop().time(), self.next_claim() if go_on else ""
-        encode = self.setting.codec.encode
-        sized = self._sized
-        data = sized(encode(encode_reply(reply), context("reply", lease.thread)), "the answer") if said else b""
+        data = self._encoded(encode_reply(reply), "reply", lease, "the answer") if said else b""
         stateful = answer.state is not None
         state = to_json(answer.state, "Answer.state") if stateful else b""
-        state = sized(encode(state, context("state", lease.thread)), "Answer.state") if stateful else b""
-        turns = [
-            sized(encode(to_json(turn, "Answer.turns"), context("turn", lease.thread)), "a turn")
-            for turn in answer.turns
-        ]
+        state = self._encoded(state, "state", lease, "Answer.state") if stateful else b""
+        turns = [self._encoded(to_json(t, "Answer.turns"), "turn", lease, "a turn") for t in answer.turns]
         row = await self._held(
-            scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}s", last.entry,
-            "answered" if said else "none", data, batch.id, kind, int(stateful), state, answer.forget, claim,
-            len(turns), *turns,
+            scripts.SETTLE, lease, lease.thread, lease.token, f"{lease.token}{'c' if cancelled else 's'}", last.entry,
+            word, data, batch.id, kind, int(stateful), state, answer.forget, claim, len(turns), *turns,
         )  # fmt: skip
         word = row[0].decode()
+        if word == "cancelling":
+            return row[1].decode(), reply, None
         if word == "kept":
             return word, replace(reply, sequence=int(row[1])), None
         return word, reply, self._next(row, lease, now)
@@ -240,14 +244,20 @@ class Store:
         row = await self._held(scripts.BURY, lease, lease.thread, lease.token, f"{lease.token}b", batch, reason, tries)
         return row[0] == b"dead"
 
-    async def renew(self, lease: Lease) -> bool:
-        """Extend a lease; False if it is lost."""
+    async def split(self, lease: Lease) -> bool:
+        """Halve a batch and give both halves back; False if it is one message. Raises LeaseLost."""
+        row = await self._held(scripts.SPLIT, lease, lease.thread, lease.token, f"{lease.token}h")
+        return row[0] == b"split"
+
+    async def renew(self, lease: Lease) -> str:
+        """Extend a lease: renewed, keep or drop (renewed, and its Run shall end), or lost."""
         row = await self._ask(
             scripts.RENEW, lease.partition, lease.keys[2:3], lease.thread, lease.token, ms(lease.ttl), wait=lease.ttl
         )
-        return row[0] == b"renewed"
+        return row[0].decode()
 
-    def _sized(self, data: bytes, what: str) -> bytes:
+    def _encoded(self, data: bytes, kind: str, lease: Lease, what: str) -> bytes:
+        data = self.setting.codec.encode(data, context(kind, lease.thread))
         if len(data) > self.settings.max_answer_bytes:
             raise TooLarge(f"{what} has {len(data)} bytes; max_answer_bytes is {self.settings.max_answer_bytes}")
         return data
@@ -311,7 +321,7 @@ class Store:
     async def outcome(self, thread: str, entry: str, interest: float) -> Outcome:
         """What became of a message; a hint follows within *interest* seconds if it still waits."""
         partition = self.keys.partition(thread)
-        keys = [self.keys.of(partition, "awaited"), *self.keys.some(partition, thread, ("reply", "stream"))]
+        keys = [self.keys.of(partition, "awaited"), *self.keys.some(partition, thread, ("reply", "stream", "run"))]
         row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, ms(interest)])
         return Outcome.of(row, thread, entry, self.setting)
 

@@ -11,6 +11,9 @@ What can end a Run, and what follows:
 returns              settle: acknowledge, state, history, outcome, reply in one step; then deliver
 Retry(after)         release for `after` seconds (count=False gives the attempt back)
 DeadLetter(reason)   bury: the batch becomes a dead letter, the thread goes on
+DeadLetter(split)    split: the older half is the batch from now on, the other waits again
+cancelled            the runner's ``cancel`` ends the provider's Run, then settle as cancelled; whoever claims the
+                     batch after a crash does the same with the checkpoint
 any other exception  release with back-off; after max_attempts bury
 run_timeout          the same as an exception
 lease lost           nothing: somebody else has the thread, and a write would change nothing anyway (I3)
@@ -27,9 +30,11 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 from ._events import (
     Answered,
+    Cancelled,
     Dead,
     Delivered,
     DeliveryFailed,
@@ -39,9 +44,10 @@ from ._events import (
     Restarted,
     Retrying,
     Started,
+    Warned,
     place_of,
 )
-from ._keeper import Hold, Keeper
+from ._keeper import Hold, Keeper, Stopped
 from ._messages import Answer, Batch, Reply
 from ._ports import Deliver, Runner
 from ._retry import backoff
@@ -51,6 +57,8 @@ from ._settings import Settings
 from ._shield import raise_ours, to_the_end
 from ._store import Foreign, Store
 from .errors import DeadLetter, LeaseLost, Retry, StoreError, StreambatchError
+
+CANCEL_TIMEOUT = 30.0
 
 
 class Turn:
@@ -102,46 +110,87 @@ class Turn:
             claim = following
 
     async def _run(self, hold: Hold, work: Work) -> Claimed | None:
-        lease, store = work.lease, self._store
+        store = self._store
         attempt, entries = await store.start(work)
         name = work.id(store.setting)
-        if attempt > self._settings.max_attempts:
+        if attempt > self._settings.max_attempts and not work.cancel:
             reason = f"{attempt - 1} Runs were started and none ended (crash or kill)"
             return await self._bury(work, name, reason, attempt - 1)
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun = asyncio.get_running_loop().time()
         try:
-            batch = work.read(store.setting, attempt, entries)
-            self._announce(work, batch)
-            run = LiveRun(store, work, batch, self._emit)
-            answer, kind = await self._answer(hold, work, run)
+            run = LiveRun(store, work, work.read(store.setting, attempt, entries), self._emit)
+            said = await self._said(hold, work, run)
         except LeaseLost:
             raise
         except BaseException as error:  # noqa: BLE001 - a runner may raise anything
             raise_ours(error)
             return await self._failed(work, name, attempt, error)
-        go_on = not self.quiet
         try:
-            word, reply, following = await store.settle(lease, run.batch, answer, kind, go_on=go_on)
+            if isinstance(said, Stopped):
+                return await self._cancelled(hold, work, run, said)
+            return await self._settled(hold, work, run, said, begun)
         except (StoreError, LeaseLost):
             raise
-        except Exception as error:  # noqa: BLE001 - the answer cannot be encoded: nothing was written
+        except BaseException as error:  # noqa: BLE001 - no JSON in the answer, or a runner's cancel: nothing was written
+            raise_ours(error)
             return await self._failed(work, name, attempt, error)
-        said = bool(answer.text or answer.parts)
-        self._emit(
-            Answered(lease.thread, run.batch.id, len(run.batch.messages), attempt, loop.time() - begun, silent=not said)
-        )
-        return await self._hand_over(hold, reply, 1) if word == "kept" else following
 
-    async def _answer(self, hold: Hold, work: Work, run: LiveRun) -> tuple[Answer, str]:
+    async def _said(self, hold: Hold, work: Work, run: LiveRun) -> Answer | Stopped:
+        """What the runner answers, or that the Run was cancelled, now or before this claim."""
+        if work.cancel:
+            return Stopped(work.cancel)
+        self._announce(work, run.batch)
+        try:
+            return await self._answer(hold, work, run)
+        except Stopped as stop:
+            return stop
+
+    async def _answer(self, hold: Hold, work: Work, run: LiveRun) -> Answer:
         runner = self._runner
         assert runner is not None
-        kind = getattr(runner, "kind", "")
-        if work.kind and kind and work.kind not in getattr(runner, "kinds", (kind,)):
+        if not self._knows(work.kind):
             raise _Pinned(work.kind)
         async with hold.trusted(self._settings.run_timeout):
-            answer = answer_of(await runner.run(run.batch, run))
-        return answer, answer.kind or kind
+            return answer_of(await runner.run(run.batch, run))
+
+    def _knows(self, kind: str) -> bool:
+        own = getattr(self._runner, "kind", "")
+        return not kind or not own or kind in getattr(self._runner, "kinds", (own,))
+
+    async def _settled(self, hold: Hold, work: Work, run: LiveRun, answer: Answer, begun: float) -> Claimed | None:
+        kind = answer.kind or getattr(self._runner, "kind", "")
+        word, reply, following = await self._store.settle(work.lease, run.batch, answer, kind, go_on=not self.quiet)
+        if word in ("keep", "drop"):  # cancelled while the last word was said: it is there, and nothing else goes on
+            return await self._cancelled(hold, work, run, Stopped(word, answer))
+        spent, said = asyncio.get_running_loop().time() - begun, bool(answer.text or answer.parts)
+        batch = run.batch
+        self._emit(Answered(batch.thread, batch.id, len(batch.messages), batch.attempt, spent, silent=not said))
+        return await self._hand_over(hold, reply, 1) if word == "kept" else following
+
+    async def _cancelled(self, hold: Hold, work: Work, run: LiveRun, stop: Stopped) -> Claimed | None:
+        """End the provider's Run, then settle; what fails is tried again, and after max_attempts settled anyway."""
+        hold.stopping()
+        answer = stop.answer
+        if answer is None:
+            answer = await self._ended(hold, work, run)
+        answer = replace(answer, flags=(*answer.flags, "cancelled")) if stop.how == "keep" else Answer()
+        kind = answer.kind or getattr(self._runner, "kind", "")
+        word, reply, following = await self._store.settle(
+            work.lease, run.batch, answer, kind if stop.how == "keep" else "", go_on=not self.quiet, cancelled=True
+        )
+        self._emit(Cancelled(work.lease.thread, run.batch.id, len(run.batch.messages), kept=stop.how == "keep"))
+        return await self._hand_over(hold, reply, 1) if word == "kept" else following
+
+    async def _ended(self, hold: Hold, work: Work, run: LiveRun) -> Answer:
+        end, attempt = getattr(self._runner, "cancel", None), run.batch.attempt
+        if end is None or not self._knows(work.kind):
+            return Answer()
+        if attempt > self._settings.max_attempts:
+            name = work.lease.thread
+            self._emit(Warned("cancel", f"the Run of thread {name!r} could not be ended at its provider and may go on"))
+            return Answer()
+        async with hold.trusted(min(CANCEL_TIMEOUT, self._settings.run_timeout)):
+            return answer_of(await end(run.batch, run))
 
     def _announce(self, work: Work, batch: Batch) -> None:
         if batch.attempt > 1:
@@ -153,11 +202,14 @@ class Turn:
     async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:
         s, delay, give_back = self._settings, 0.0, False
         if isinstance(error, DeadLetter):
+            if error.split and await self._store.split(work.lease):
+                self._emit(Retrying(work.lease.thread, name, attempt, 0.0, f"{error.reason}; the batch was halved"))
+                return None
             return await self._bury(work, name, error.reason, attempt)
         if isinstance(error, Retry | _Pinned):
             delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
             give_back = isinstance(error, _Pinned) or not error.count
-        if attempt >= s.max_attempts and not give_back:
+        if attempt >= s.max_attempts and not give_back and not work.cancel:
             return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}", attempt)
         if not isinstance(error, Retry | _Pinned) or delay < 0:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())

@@ -18,7 +18,7 @@ from ._events import Event, Queued, emitter
 from ._explain import DeadLetterInfo, Explanation, Health, Stats, ThreadInfo
 from ._keys import Keys
 from ._life import Life, Plan
-from ._messages import Json, Message, Part, content_of, encode_message, id_of
+from ._messages import Cancellation, Json, Message, Part, content_of, encode_message, id_of
 from ._ports import Codec, Deliver, Plain
 from ._rows import context
 from ._run import deliver_of, runner_of
@@ -204,9 +204,30 @@ class BatchQueue:
         """Not available in this version; raises UsageError."""
         raise UsageError(f"retract({thread!r}, {message_id!r}): not available in this version")
 
-    async def cancel(self, thread: str | int, *, run: bool = True, pending: bool = True) -> None:
-        """Not available in this version; raises UsageError."""
-        raise UsageError(f"cancel({thread!r}, run={run}, pending={pending}): not available in this version")
+    async def cancel(
+        self, thread: str | int, *, run: bool = True, pending: bool = True, keep: bool = False
+    ) -> Cancellation:
+        """End what a thread is doing, from any process; never waits behind the Run it ends.
+
+        The process that runs the batch hears of it at once, ends the provider's Run, and settles the batch as
+        cancelled; if it dies first, whoever claims the thread does. A paused thread can be cancelled too. A reply that
+        is on its way is delivered.
+
+        Args:
+            thread: the conversation.
+            run: the batch that runs, or waits for its next try: it is never answered.
+            pending: what waits behind it is dropped, in the same step.
+            keep: what the Run had said so far is delivered (flag ``"cancelled"``) and kept in the history.
+
+        Returns:
+            Whether there was a batch, and how many waiting messages were dropped. Whoever awaits one of them gets
+            RunCancelled.
+
+        Raises:
+            StoreError: the server does not answer; the same call again is safe.
+        """
+        name = id_of(thread, "thread")
+        return await self._up.desk.cancel(name, run=run, pending=pending, keep=keep)
 
     # ── operators ──
 

@@ -193,14 +193,14 @@ class _Chat:
             os.environ.setdefault("OPENAI_API_KEY", "none")  # servers of one's own want none, the library wants one
             name = wishes.model or os.environ.get("OPENAI_MODEL") or REMOTE_MODEL
             self._screen.say(f"the model is {name}")
-            yield _Runner(model=name, instructions=wishes.instructions)
+            yield _Runner(model=name, state="local", instructions=wishes.instructions)
             return
         if wishes.model:
             raise UsageError("--model is a provider's: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own")
         async with local_model(wishes.data / "model.log", self._screen.say) as local:
             os.environ.update(OPENAI_BASE_URL=local.url, OPENAI_API_KEY=local.key)
             yield _Runner(
-                model=local.name, instructions=wishes.instructions,
+                model=local.name, state="local", instructions=wishes.instructions,
                 context_tokens=CONTEXT, max_output_tokens=LONGEST, temperature=0,
             )  # fmt: skip
 

@@ -12,6 +12,7 @@ from dataclasses import fields
 import structlog
 
 from streambatch._events import (
+    Cancelled,
     Dead,
     DeliveryFailed,
     Event,
@@ -26,6 +27,7 @@ from streambatch._events import (
 )
 
 _LEVELS: dict[type[Event], str] = {
+    Cancelled: "info",
     Restarted: "info",
     Retrying: "warning",
     DeliveryFailed: "warning",

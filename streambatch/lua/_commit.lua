@@ -9,14 +9,32 @@ local function ack(k, first, last, n)
   count('messages', -#ids)
 end
 
--- One outcome per batch under the id of its last message: whoever awaits message x reads the first outcome from x on.
-local function outcome(thread, k, kind, r, seq, fence, data)
-  local entry = {'MAXLEN', '~', 128, r.last, 'k', kind, 'f', r.first, 's', seq, 'e', fence, 'm', data}
-  local done = redis.pcall('XADD', k.reply, unpack(entry))
-  if done.err then
-    redis.call('DEL', k.reply)
-    redis.call('XADD', k.reply, unpack(entry))
-  end
-  redis.call('PEXPIRE', k.reply, retention)
+-- Whoever awaits an outcome of this thread is told to look.
+local function told(thread)
   if redis.call('ZSCORE', awaited, thread) then redis.call('SPUBLISH', hints, 'reply ' .. thread) end
+end
+
+-- Whether something was dropped behind the batch (dl) that is younger than its last member: a more() may have joined it.
+local function beyond(r)
+  local at, seq = string.match(r.last, '(%d+)-(%d+)')
+  local dropped, number = string.match(r.dl or '0-0', '(%d+)-(%d+)')
+  return tonumber(dropped) > tonumber(at) or dropped == at and tonumber(number) > tonumber(seq)
+end
+
+-- One outcome per batch under the id of its last message: whoever awaits message x reads the first outcome from x on.
+-- What was dropped while the batch ran has higher ids, so its outcome (dl) can only follow.
+local function outcome(thread, k, kind, r, seq, fence, data)
+  local entry = {'XADD', k.reply, 'MAXLEN', '~', 128, r.last, 'k', kind, 'f', r.first, 's', seq, 'e', fence, 'm', data}
+  if redis.pcall(unpack(entry)).err then
+    redis.call('DEL', k.reply)
+    redis.call(unpack(entry))
+  end
+  if beyond(r) then redis.call('XADD', k.reply, r.dl, 'k', 'cancelled', 'f', r.df, 's', seq, 'e', fence, 'm', '') end
+  redis.call('PEXPIRE', k.reply, retention)
+  told(thread)
+end
+
+-- I2: the last id outlives its stream.
+local function passed(k, r)
+  redis.call('HSET', k.last, 'id', beyond(r) and r.dl or r.last)
 end

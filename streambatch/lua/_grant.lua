@@ -5,6 +5,7 @@ local function grant(thread, k, r, phase, claim)
   local fence = ms(math.max(prior + 1, now * 1000))
   redis.call('HSET', k.lease, 'token', token, 'claim', claim, 'owner', owner, 'deadline', ms(now + ttl), 'ttl', ms(ttl),
     'phase', phase)
+  redis.call('HDEL', k.lease, 'cancel')  -- the holder has it in its row; what comes now is asked of it
   redis.call('PEXPIRE', k.lease, ms(ttl + 60000))
   redis.call('HSET', k.last, 'fence', fence)
   redis.call('PERSIST', k.last)
@@ -20,7 +21,7 @@ local function row_of(k, r, phase, token, fence, left)
   local head = read('HMGET', k.head, 'kind', 'state')
   local turns = history == '1' and read('LRANGE', k.log, 0, -1) or {}
   local row = {'batch', token, fence, left, r.first, r.last, r.rev, tostring(r.attempts), r.cp and '1' or '0', r.cp or '',
-    head[1] or '', head[2] or ''}
-  for i, turn in ipairs(turns) do row[12 + i] = turn end
+    head[1] or '', head[2] or '', r.cancel or ''}
+  for i, turn in ipairs(turns) do row[13 + i] = turn end
   return row
 end

@@ -5,9 +5,9 @@ local function take(thread, k, claim)
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'claim', 'deadline', 'ttl', 'phase')
   local v = read('HMGET', k.run, 'first', 'last', 'n', 'rev', 'attempts', 'at', 'delay', 'reply', 'tries', 'seq', 'batch',
-    'fence', 'cp', 'claims')
+    'fence', 'cp', 'claims', 'cancel')
   local r = {first = v[1], last = v[2], n = v[3], rev = v[4], attempts = v[5], at = tonumber(v[6]) or 0,
-    delay = tonumber(v[7]) or 0, reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13], claims = v[14]}
+    delay = tonumber(v[7]) or 0, reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13], claims = v[14], cancel = v[15]}
   local length, w = read('XLEN', k.stream), nil
   read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then place(thread, due, now + 1000) return {'broken', bad} end
@@ -24,7 +24,7 @@ local function take(thread, k, claim)
   if r.at > now and r.at - now <= r.delay then place(thread, set, r.at) return {'later', r.at - now} end
   if not r.reply then
     if halted then return {'halted'} end
-    if may_park and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end
+    if may_park and not r.cancel and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end
     -- No member there (an error has none either: a damaged run): pinned anew.
     if r.first and #redis.pcall('XRANGE', k.stream, r.first, r.last, 'COUNT', 1) == 0 then
       redis.call('DEL', k.run)

@@ -9,8 +9,8 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
   local k, row = keys_of(i), {'lost'}
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
-  local v = read('HMGET', k.run, 'first', 'last', 'n', 'fence')
-  local r = {first = v[1], last = v[2], n = v[3]}
+  local v = read('HMGET', k.run, 'first', 'last', 'n', 'fence', 'df', 'dl')
+  local r = {first = v[1], last = v[2], n = v[3], df = v[5], dl = v[6]}
   local seq = tonumber(read('HGET', k.last, 'seq') or 0) or 0
   read('XLEN', k.stream) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then row = {'broken', bad}
@@ -30,7 +30,7 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
       end
       redis.call('XADD', dead, '*', unpack(letter))
       ack(k, r.first, r.last, r.n)
-      redis.call('HSET', k.last, 'id', r.last)
+      passed(k, r)
       outcome(thread, k, 'dead', r, seq, v[4], reason)
       count('dead', 1)
       finish(thread, k, op, 'dead')

@@ -25,6 +25,6 @@ local function add(prefix, key, ...)
 end
 add('window.', window, 'n', 'b', 'f', 'q', 'w')
 add('lease.', lease, 'token', 'owner', 'deadline', 'ttl', 'phase')
-add('run.', run, 'first', 'last', 'n', 'rev', 'attempts', 'claims', 'at', 'tries', 'batch', 'why')
+add('run.', run, 'first', 'last', 'n', 'rev', 'attempts', 'claims', 'at', 'tries', 'batch', 'why', 'cancel')
 add('last.', last, 'id', 'seq', 'fence')
 return out

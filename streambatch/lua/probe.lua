@@ -7,7 +7,7 @@ local tries = {
   {'TIME'}, {'XADD', stream, '*', 'a', '1'}, {'XLEN', stream}, {'XRANGE', stream, '-', '+'},
   {'XGROUP', 'CREATE', stream, 'runs', '0'}, {'XREADGROUP', 'GROUP', 'runs', 'w', 'STREAMS', stream, '>'},
   {'XPENDING', stream, 'runs', '-', '+', 1}, {'XACK', stream, 'runs', '1-1'}, {'XDEL', stream, '1-1'},
-  {'XGROUP', 'DESTROY', stream, 'runs'}, {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'a', '1'}, {'HGET', hash, 'a'},
+  {'XGROUP', 'SETID', stream, 'runs', '0'}, {'XGROUP', 'DESTROY', stream, 'runs'}, {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'a', '1'}, {'HGET', hash, 'a'},
   {'HMGET', hash, 'a'}, {'HGETALL', hash}, {'HEXISTS', hash, 'a'}, {'HLEN', hash}, {'HINCRBY', hash, 'a', 1},
   {'HDEL', hash, 'b'}, {'PERSIST', hash}, {'PEXPIRE', hash, 9999}, {'ZADD', zset, 1, 'a'}, {'ZSCORE', zset, 'a'},
   {'ZCARD', zset}, {'ZRANGE', zset, 0, 0}, {'ZREM', zset, 'b'}, {'ZREMRANGEBYSCORE', zset, 0, 0}, {'SADD', set, 'a'},

@@ -1,8 +1,9 @@
-"""One Run of ChatRunner: its steps, and what of them is in the checkpoint.
+"""One Run over a history of our own: its steps, and what of them is in the checkpoint.
 
 Theory of operation
 -------------------
-The checkpoint (`_memo`, kind ``"chat"``) holds what is known of the turn::
+Chat Completions and the local state of the Responses API differ in how turns are sent and answers are read, which is
+the business of `Ask`. The checkpoint (`_memo`) holds what is known of the turn::
 
     steps   finished steps: {"t": text, "c": [[call id, name, arguments], …], "u": usage}
     calls   the marks and results of their calls, written by `_tools`
@@ -23,23 +24,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from streambatch._messages import Answer, Batch
 from streambatch._ports import Run
 from streambatch.errors import StoreError, StreambatchError, TooLarge
 
 from . import _history as past
-from ._completion import Completion, Piece, completion_of
+from ._completion import Completion, Piece
 from ._errors import Problem, problem_of
 from ._local import Counter, Room, Turns, shrinking, state_of
 from ._memo import Memo
-from ._tools import Asked, Tool, answered
+from ._steps import acted, joined, said_until_now, sum_of
+from ._tools import Tool
 
 SAVE_EVERY = 1.0  # seconds between two saves of what is being said
-_INTERRUPTED = "This call was interrupted; it is unknown whether it had an effect."
 Stage = Literal["first", "later", "last"]
-Ask = Callable[[list[past.Item], Stage], Awaitable[Any]]
+Show = Callable[[str], Awaitable[None]]
+Ask = Callable[[Turns, bool, Stage, Show], Awaitable[Completion]]
 
 
 class ChatRun:
@@ -51,27 +53,30 @@ class ChatRun:
         batch: the batch.
         run: its effects.
         room: what fits.
+        kind: whose checkpoint it is.
     """
 
-    def __init__(self, tools: Mapping[str, Tool], max_steps: int, batch: Batch, run: Run, room: Room) -> None:
+    def __init__(
+        self, tools: Mapping[str, Tool], max_steps: int, batch: Batch, run: Run, room: Room, kind: str = "chat"
+    ) -> None:
         self._tools = tools
         self._max_steps = max_steps
         self._batch = batch
         self._run = run
         self._room = room
-        self._memo = Memo(run, "chat")
+        self._memo = Memo(run, kind)
         self._memo.data.pop("said", None)
         self._steps: list[dict[str, Any]] = self._memo.data.setdefault("steps", [])
         self._texts: list[str] = []  # of finished steps
         self._saying: list[str] = []
-        self._saved = asyncio.get_running_loop().time()
+        self._saved = 0.0
 
     async def go(self, turn: past.Turn, ask: Ask, counter: Counter) -> Answer:
         """Take all steps that are left, and return the answer.
 
         Args:
             turn: the new turn, without an answer.
-            ask: opens a stream.
+            ask: sends turns, with or without old media, and reads the answer, telling what is said.
             counter: names the state.
 
         Raises:
@@ -86,7 +91,7 @@ class ChatRun:
         while True:
             for step in self._steps[len(done) :]:
                 self._finished(step["t"])
-                done.append(await self._acted(step))
+                done.append(await acted(self._tools, step, self._memo, self._batch))
             if done:
                 turn = {**turn, "do": done}
             last = len(done) + 1 >= self._max_steps
@@ -96,16 +101,11 @@ class ChatRun:
             await self._note(completion)
         self._texts.append(completion.text)
         flags = completion.flags if not completion.calls else ("incomplete", "max_steps", *completion.flags)
-        usage = _sum([*(step["u"] for step in self._steps), completion.usage])
-        ratio = self._room.measured(int((completion.usage or {}).get("prompt_tokens") or 0), seen)
-        made = Answer(_joined(self._texts), state_of(counter, ratio), usage=usage, flags=flags)
+        usage = sum_of([*(step["u"] for step in self._steps), completion.usage])
+        told = completion.usage or {}
+        ratio = self._room.measured(int(told.get("prompt_tokens") or told.get("input_tokens") or 0), seen)
+        made = Answer(joined(self._texts), state_of(counter, ratio), usage=usage, flags=flags)
         return await self._end(made, {**turn, "out": completion.text}, len(turns) - len(old))
-
-    async def _acted(self, step: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the calls of a step that have no result yet."""
-        asked = [Asked(*call) for call in step["c"]]
-        outputs = await answered(self._tools, asked, self._memo, self._batch)
-        return past.step_of(step["t"], [(c.call_id, c.name, c.arguments, outputs[c.call_id]) for c in asked])
 
     async def _completed(self, old: Turns, turn: past.Turn, ask: Ask, last: bool) -> tuple[Completion, Turns, Turns]:
         """One step: the completion, the old turns that were told, and all turns as they were sent."""
@@ -114,7 +114,7 @@ class ChatRun:
 
         async def attempt(turns: Turns, media: bool) -> Completion:
             sent.append(turns)
-            return await self._asked(ask, past.messages(turns, media=media), stage)
+            return await self._asked(ask, turns, media, stage)
 
         fitting = past.clipped(turn, self._room.fits)
         try:
@@ -125,21 +125,20 @@ class ChatRun:
             found, old = await shrinking((), past.clipped(turn, lambda _: False), attempt)
         return found, old, sent[-1]
 
-    async def _asked(self, ask: Ask, messages: list[past.Item], stage: Stage) -> Completion:
+    async def _asked(self, ask: Ask, turns: Turns, media: bool, stage: Stage) -> Completion:
         self._saying.clear()
         try:
-            async with await ask(messages, stage) as stream:
-                return await completion_of(stream, self._show)
+            return await ask(turns, media, stage, self._show)
         except StreambatchError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
             raise problem_of(error) from None
 
     async def _show(self, text: str) -> None:
-        begins = not self._saying
+        now, begins = asyncio.get_running_loop().time(), not self._saying
         self._saying.append(text)
         self._run.emit(f"\n\n{text}" if begins and any(self._texts) else text)
-        now = asyncio.get_running_loop().time()
+        self._saved = self._saved or now
         if now - self._saved >= SAVE_EVERY:
             self._saved = now
             self._memo.data["said"] = "".join(self._saying)
@@ -207,30 +206,8 @@ def answer_of(memo: Memo, batch: Batch) -> Answer | None:
     """What had been said and done when a Run was ended; None if that is nothing."""
     if (ended := _ended(memo)) is not None:
         return ended
-    said, calls = memo.data.get("said", ""), memo.data.get("calls", {})
-    steps = [
-        past.step_of(step["t"], [(*call, calls.get(call[0], {}).get("r", _INTERRUPTED)) for call in step["c"]])
-        for step in memo.data.get("steps", ())
-    ]
-    turn = past.turn_of(batch)
-    if not turn["in"] or not (said or steps):
+    found = said_until_now(memo, batch)
+    if found is None:
         return None
-    turn |= {"out": said} | ({"do": steps} if steps else {})
-    text = _joined([*(step["t"] for step in steps), said])
+    text, turn = found
     return Answer(text, flags=("incomplete", "cancelled"), turns=(turn,))
-
-
-def _joined(texts: list[str]) -> str:
-    return "\n\n".join(text for text in texts if text)
-
-
-def _sum(usages: list[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """The usages of all steps together, number by number."""
-    total: dict[str, Any] = {}
-    for usage in usages:
-        for name, value in (usage or {}).items():
-            if isinstance(value, Mapping):
-                total[name] = _sum([total.get(name), cast("Mapping[str, Any]", value)])
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                total[name] = (total.get(name) or 0) + value
-    return total or None

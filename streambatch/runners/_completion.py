@@ -44,12 +44,14 @@ class Completion:
         calls: the tools it wants to be called, in order; the ids are the provider's and may be empty or equal.
         flags: ``"incomplete"`` and why, ``"refusal"``.
         usage: as the server reported it, or None.
+        id: of the response, where the provider keeps it.
     """
 
     text: str
     calls: tuple[Piece, ...] = ()
     flags: tuple[str, ...] = ()
     usage: Mapping[str, Any] | None = None
+    id: str = ""
 
 
 @dataclass(slots=True)

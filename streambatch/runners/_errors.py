@@ -11,6 +11,8 @@ have not paid"). `class_of` reads ``TABLE`` in this order and nothing else in th
 class      means                                       signal
 =========  ==========================================  ==========================================================
 BUSY       another Run of this conversation is active  Retry, gives the attempt back
+REPAIR     the provider's history is lost or broken    the runner mends it, then once more; at last Retry
+ALREADY    it was posted before                        the runner looks for it; at last Retry
 LIMIT      rate limit, overload, nobody is listening   Retry after Retry-After, gives the attempt back
 PAUSE      key, quota, address or options are wrong    Retry in 30 to 60 s, gives the attempt back
 AMBIGUOUS  nobody knows whether it ran                 Retry with the queue's back-off, counts
@@ -37,7 +39,7 @@ from typing import Literal, NoReturn, cast
 
 from streambatch.errors import DeadLetter, Retry
 
-Class = Literal["BUSY", "LIMIT", "PAUSE", "AMBIGUOUS", "CONTEXT", "PERMANENT"]
+Class = Literal["BUSY", "REPAIR", "ALREADY", "LIMIT", "PAUSE", "AMBIGUOUS", "CONTEXT", "PERMANENT"]
 LONGEST_WAIT = 3_600.0
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})  # of the transport: no byte was sent
 _VAGUE = frozenset({"server_error", "invalid_request_error"})  # as a type they say less than the words
@@ -64,6 +66,19 @@ TABLE: tuple[Row, ...] = (
         _codes("conversation_locked"),
         ("already has an active run", "while a run", "already running a task"),
     ),
+    Row(
+        "REPAIR",
+        _codes("previous_response_not_found conversation_not_found"),
+        (
+            "no tool output found",
+            "no tool call found",
+            "previous response with id",
+            "previous_response_id",
+            "conversation with id",
+            "conversation not found",
+        ),
+    ),
+    Row("ALREADY", frozenset(), ("duplicate item found with id",)),
     Row(
         "PAUSE",
         _codes(
@@ -124,10 +139,12 @@ class Problem(Exception):
         name: its class, a row of the table.
         why: its code, type or status, for people.
         after: seconds the provider asked to wait, or None.
+        phrase: the words of the table by which it was recognised, or "".
     """
 
-    def __init__(self, name: Class, why: str, after: float | None = None) -> None:
+    def __init__(self, name: Class, why: str, after: float | None = None, phrase: str = "") -> None:
         super().__init__(why)
+        self.phrase = phrase
         self.name: Class = name
         self.why = why
         self.after = after
@@ -146,14 +163,17 @@ def class_of(code: str = "", kind: str = "", words: str = "", status: int = 0) -
         for row in TABLE:
             if name in row.codes:
                 return row.name
-    lowered = words.lower()
-    for row in TABLE:
-        if any(phrase in lowered for phrase in row.words):
-            return row.name
+    if (found := _phrase(words)) is not None:
+        return found[0]
     for row in TABLE:
         if status in row.statuses:
             return row.name
     return "PERMANENT" if 400 <= status < 500 else "AMBIGUOUS"
+
+
+def _phrase(words: str) -> tuple[Class, str] | None:
+    lowered = words.lower()
+    return next(((row.name, phrase) for row in TABLE for phrase in row.words if phrase in lowered), None)
 
 
 def problem(
@@ -163,7 +183,7 @@ def problem(
     code, kind, words = (value if isinstance(value, str) else "" for value in (code, kind, words))
     shown = next((name for name in (code, kind) if _WORD.fullmatch(name)), "")
     why = " ".join(([f"HTTP {status}"] if status else []) + ([shown] if shown else [])) or "no reason given"
-    return Problem(class_of(code, kind, words, status), why, after)
+    return Problem(class_of(code, kind, words, status), why, after, (_phrase(words) or ("", ""))[1])
 
 
 def problem_of(error: Exception) -> Problem:
@@ -220,7 +240,7 @@ def signal(found: Problem) -> NoReturn:
     if found.name in ("CONTEXT", "PERMANENT"):
         too_long = "the messages are too long for the model's context, even with all earlier turns forgotten; "
         raise DeadLetter((too_long if found.name == "CONTEXT" else "") + said) from None
-    after, count = found.after, found.name == "AMBIGUOUS"
+    after, count = found.after, found.name in ("AMBIGUOUS", "REPAIR", "ALREADY")
     if after is None and not count:
         low = {"BUSY": 1.0, "LIMIT": 5.0, "PAUSE": 30.0}[found.name]
         after = random.uniform(low, 2 * low)

@@ -69,6 +69,11 @@ def _valid(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """*value* if it is a mapping, else an empty one: what is stored may be of another kind or release."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
 def known(history: Sequence[Json]) -> tuple[Turn | None, ...]:
     """The turns of *history*, with None in the place of what is no turn of ours."""
     return tuple(_known(value) for value in history)
@@ -104,14 +109,15 @@ def _object(arguments: str) -> str:
         return "{}"
 
 
-def items(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
+def items(turns: Iterable[Turn | None], *, media: bool = True, before: Iterable[Turn | None] = ()) -> list[Item]:
     """The input items of the Responses API for *turns*, in order.
 
     Args:
         turns: old turns, then the new one, whose answer is still empty.
+        before: turns that the provider keeps: they are not sent, and their authors count.
         media: False writes ``[image]`` or ``[file]`` in the place of images and files of all turns but the last.
     """
-    return _rendered(turns, media, render)
+    return _rendered(turns, media, render, before)
 
 
 def messages(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
@@ -119,9 +125,14 @@ def messages(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
     return _rendered(turns, media, _chat)
 
 
-def _rendered(turns: Iterable[Turn | None], media: bool, one: Callable[..., list[Item]]) -> list[Item]:
+def _rendered(
+    turns: Iterable[Turn | None],
+    media: bool,
+    one: Callable[..., list[Item]],
+    before: Iterable[Turn | None] = (),
+) -> list[Item]:
     told = [turn for turn in turns if turn is not None]
-    authors = {said["a"] for turn in told for said in turn["in"]}
+    authors = {said["a"] for turn in (*before, *told) if turn is not None for said in turn["in"]}
     last = len(told) - 1
     shown = [one(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
     return [item for part in shown for item in part]
@@ -145,17 +156,18 @@ def render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
                 content.insert(0, {"type": "input_text", "text": f"{name}:"})
         found.append({"type": "message", "role": "user", "content": content})
     for step in turn.get("do", ()):
-        found += _spoken(step["t"])
+        found += spoken(step["t"])
         calls = step["c"]
         found += [
             {"type": "function_call", "call_id": c["id"], "name": c["n"], "arguments": c["a"], "status": "completed"}
             for c in calls
         ]
         found += [{"type": "function_call_output", "call_id": c["id"], "output": c["o"]} for c in calls]
-    return found + _spoken(turn["out"])
+    return found + spoken(turn["out"])
 
 
-def _spoken(text: str) -> list[Item]:
+def spoken(text: str) -> list[Item]:
+    """What the assistant said, as input items; none if it said nothing."""
     if not text:
         return []
     # No id: a provider that knows it would ask for the reasoning items that belonged to it.

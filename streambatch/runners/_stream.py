@@ -1,79 +1,114 @@
-"""Reading a streamed response: deltas are shown, and only a terminal event is believed.
+"""Reading a response of the Responses API, as a stream or as a whole: only a terminal state is believed.
 
 Theory of operation
 -------------------
 The SDK raises nothing for a stream that just stops, for a flat ``error`` event or for ``response.failed``; a loop that
-forgets this takes half an answer for a whole one. Here a Run has succeeded only when ``response.completed`` or
-``response.incomplete`` was read; everything else is a Problem, the silent end of a stream included. Deltas are a
-preview. The text is taken from the terminal event; servers that leave its ``output`` empty get the sum of the deltas.
+forgets this takes half an answer for a whole one. Here a response has succeeded only when it is ``completed`` or
+``incomplete``. There are two ways not to succeed. `Ended`: the response itself is over (failed, cancelled), whoever
+asks again. Any other Problem, the silent end of a stream included, says something about the stream; the response may go
+on, and who knows its id can ask.
+
+Deltas are a preview. The text and the calls are taken from the terminal event; from servers that leave its ``output``
+empty they are the sum of what was streamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol, cast
 
-from ._errors import problem
+from ._completion import Completion, Piece
+from ._errors import Problem, problem
 
 _SHOWN = ("response.output_text.delta", "response.refusal.delta")
-_ENDS = ("response.completed", "response.incomplete")
+_OVER = ("completed", "incomplete", "failed", "cancelled")
+Response = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A response that ended well.
-
-    Attributes:
-        text: everything the model said.
-        flags: ``"incomplete"`` and why, ``"refusal"``.
-        usage: as the server reported it, or None.
-    """
-
-    text: str
-    flags: tuple[str, ...] = ()
-    usage: Mapping[str, Any] | None = field(default=None)
-
-    def count(self, name: str) -> int:
-        """A number of the usage, 0 if it is not there."""
-        value = (self.usage or {}).get(name)
-        return value if isinstance(value, int) else 0
+class Ended(Problem):
+    """The response is over and has not succeeded."""
 
 
-async def outcome_of(events: AsyncIterator[Any], emit: Callable[[object], None]) -> Outcome:
+class Watch(Protocol):
+    """Who is told while a stream is read."""
+
+    async def begun(self, response: Response) -> None:
+        """The first event that holds the response: now its id is known."""
+        ...
+
+    async def shown(self, text: str) -> None:
+        """A piece of text arrived."""
+        ...
+
+    def at(self, sequence: int) -> None:
+        """The number of the last event that was read."""
+        ...
+
+
+async def completion_of(events: AsyncIterator[Any], watch: Watch) -> Completion:
     """Read *events* to the end and return what came out of it.
 
     Args:
         events: the SDK's stream of one response.
-        emit: called with each piece of text (str) as it arrives.
+        watch: told of what is read.
 
     Raises:
-        Problem: the response failed, or the stream ended without saying how.
+        Ended: the response failed or was cancelled.
+        Problem: the stream ended without saying how.
     """
-    shown: list[str] = []
+    shown, calls, known = list[str](), list[Response](), False
     async for event in events:
-        kind = getattr(event, "type", None)
+        kind = getattr(event, "type", "") or ""
+        if isinstance(number := getattr(event, "sequence_number", None), int):
+            watch.at(number)  # first: what is saved of this event is saved with its number
+        response = plain(getattr(event, "response", None))
+        if response and not known:
+            known = True
+            await watch.begun(response)
         if kind in _SHOWN:
             delta = getattr(event, "delta", None)
             if isinstance(delta, str) and delta:
                 shown.append(delta)
-                emit(delta)
-        elif kind in _ENDS:
-            return _ended(_plain(event.response), kind == "response.incomplete", "".join(shown))
-        elif kind == "response.failed":
-            error = _map(_plain(event.response).get("error"))
-            raise problem(error.get("code") or "server_error", error.get("type"), error.get("message"))
-        elif kind == "response.cancelled":
-            raise problem("no_end", words="cancelled")
+                await watch.shown(delta)
+        elif kind == "response.output_item.done":
+            calls.append(plain(getattr(event, "item", None)))
         elif kind == "error":
             raise problem(getattr(event, "code", ""), getattr(event, "error_type", ""), getattr(event, "message", ""))
+        elif response and kind.removeprefix("response.") in _OVER:
+            over = {**response, "status": kind.removeprefix("response.")}
+            return cast("Completion", completion_in(over, "".join(shown), calls))
     raise problem("no_end")
 
 
-def _plain(response: Any) -> Mapping[str, Any]:
-    if isinstance(response, Mapping):
-        return cast("Mapping[str, Any]", response)
-    return _map(response.to_dict(mode="json", warnings=False))
+def completion_in(response: Response, shown: str = "", items: Sequence[Response] = ()) -> Completion | None:
+    """What came out of a response as it is kept; None if it is not over yet.
+
+    Args:
+        response: the response object.
+        shown: what was streamed of it, if its output is empty.
+        items: the items that were streamed of it, likewise.
+
+    Raises:
+        Ended: it failed or was cancelled.
+    """
+    status = response.get("status")
+    if status == "failed":
+        error = _map(response.get("error"))
+        found = problem(error.get("code") or "server_error", error.get("type"), error.get("message"))
+        raise Ended(found.name, found.why)
+    if status == "cancelled":
+        raise Ended("AMBIGUOUS", "cancelled")
+    if status not in ("completed", "incomplete"):
+        return None
+    return _ended(response, shown, items)
+
+
+def plain(value: object) -> Response:
+    """An object of the SDK as a mapping; empty for whatever is none."""
+    if isinstance(value, Mapping):
+        return cast("Response", value)
+    made: Any = value
+    return _map(made.to_dict(mode="json", warnings=False)) if hasattr(value, "to_dict") else {}
 
 
 def _map(value: object) -> Mapping[str, Any]:
@@ -84,20 +119,34 @@ def _list(value: object) -> Sequence[Any]:
     return cast("Sequence[Any]", value) if isinstance(value, list) else ()
 
 
-def _ended(response: Mapping[str, Any], incomplete: bool, shown: str) -> Outcome:
-    said: list[str] = []
-    refused = False
-    for item in _list(response.get("output")):
-        if _map(item).get("type") != "message":
-            continue
-        for part in map(_map, _list(_map(item).get("content"))):
-            refused = refused or part.get("type") == "refusal"
-            text = part.get("text") or part.get("refusal")
-            if isinstance(text, str):
-                said.append(text)
+def _ended(response: Response, shown: str, items: Sequence[Response]) -> Completion:
+    output = [_map(item) for item in _list(response.get("output"))] or list(items)
+    text, refused, calls = said_in(output)
     reason = _map(response.get("incomplete_details")).get("reason")
-    flags = ("incomplete",) if incomplete or response.get("status") == "incomplete" else ()
+    flags = ("incomplete",) if response.get("status") == "incomplete" else ()
     flags += (reason,) if flags and isinstance(reason, str) else ()
-    flags += ("refusal",) if refused else ()
     usage = _map(response.get("usage"))
-    return Outcome("".join(said) or shown, flags, dict(usage) or None)
+    return Completion(
+        text or shown,
+        () if flags else calls,
+        flags + (("refusal",) if refused else ()),
+        dict(usage) or None,
+        str(response.get("id") or ""),
+    )
+
+
+def said_in(output: Sequence[Response]) -> tuple[str, bool, tuple[Piece, ...]]:
+    """The text of output items, whether it is a refusal, and the functions that the model wants to be called."""
+    said, refused, calls = list[str](), False, list[Piece]()
+    for item in output:
+        kind = item.get("type")
+        if kind == "function_call" and item.get("name"):
+            calls.append(Piece(str(item.get("call_id") or ""), str(item["name"]), str(item.get("arguments") or "{}")))
+        if kind != "message" or item.get("role", "assistant") != "assistant":
+            continue
+        for part in map(_map, _list(item.get("content"))):
+            refused = refused or part.get("type") == "refusal"
+            piece = part.get("text") or part.get("refusal")
+            if isinstance(piece, str):
+                said.append(piece)
+    return "".join(said), refused, tuple(calls)

@@ -22,9 +22,8 @@ can go wrong at it is a row of the table in `_errors`. What a user wrote is in r
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +32,19 @@ from streambatch._ports import Limits, Run
 from streambatch.errors import DeadLetter, UsageError
 
 from . import _history as past
-from ._chat_run import ChatRun, Stage, answer_of
-from ._client import SETTINGS, Client
+from ._chat_run import ChatRun, Show, Stage, answer_of
+from ._client import Client
+from ._completion import Completion, completion_of
 from ._dialect import Dialect
 from ._errors import Problem, signal
-from ._local import KINDS, Counter, Room, check_tokens
+from ._local import KINDS, Counter, Room, Turns, check_tokens
 from ._memo import Memo
+from ._params import Instructions, check, fixed_of, instructed, steps_of
 from ._tools import Tool, tools_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Instructions = str | Callable[[Batch], str | Awaitable[str | None] | None]
 _OURS = ("messages", "stream", "stream_options", "n", "functions", "function_call")
 
 
@@ -103,8 +103,10 @@ class ChatRunner:
         **request: Any,
     ) -> None:
         self.limits = limits
-        self._max_steps = _steps(request.pop("max_steps", 20))
-        _check(model, instructions, request)
+        self._max_steps = steps_of(request.pop("max_steps", 20))
+        check("ChatRunner", model, instructions, request, _OURS)
+        for given in set(request) & {"max_tokens", "max_completion_tokens"}:
+            raise UsageError(f"{given}= is set by ChatRunner itself: give max_output_tokens=")
         self._room = check_tokens(context_tokens, max_output_tokens)
         self._most = max_output_tokens
         self._instructions = instructions
@@ -114,7 +116,7 @@ class ChatRunner:
         self._counter = Counter(count, model)
         self._dialect = Dialect()
         self._client = Client(client, "chat.completions")
-        fixed = (instructions if isinstance(instructions, str) else "") + json.dumps(self._told)
+        fixed = fixed_of(instructions) + json.dumps(self._told)
         if not Room(self._room, fixed, past.tokens, past.LEAST).left > 0:
             raise UsageError(f"the instructions and tools alone do not fit into context_tokens={context_tokens}")
 
@@ -137,7 +139,7 @@ class ChatRunner:
         turn = past.turn_of(batch)
         if not turn["in"]:
             return None
-        instructions = await self._instructed(batch)
+        instructions = await instructed(self._instructions, batch)
         count = await self._counter.get()
         fixed = instructions + json.dumps(self._told)
         room = Room(self._room, fixed, count, past.ratio_of(batch.state, self._counter.name))
@@ -163,17 +165,12 @@ class ChatRunner:
         """Close the client, if it was made here; a later Run makes a new one."""
         await self._client.aclose()
 
-    async def _instructed(self, batch: Batch) -> str:
-        given: Any = self._instructions
-        if callable(given):
-            given = given(batch)
-            given = await given if inspect.isawaitable(given) else given
-        if given is not None and not isinstance(given, str):
-            raise UsageError(f"instructions returned {type(given).__name__}, not a str")
-        return given or ""
+    async def _ask(self, instructions: str, turns: Turns, media: bool, stage: Stage, show: Show) -> Completion:
+        """Send turns in the server's dialect, and read the answer."""
+        async with await self._opened(instructions, past.messages(turns, media=media), stage) as stream:
+            return await completion_of(stream, show)
 
-    async def _ask(self, instructions: str, messages: list[past.Item], stage: Stage) -> Any:
-        """Open a stream, in the server's dialect."""
+    async def _opened(self, instructions: str, messages: list[past.Item], stage: Stage) -> Any:
         client = await self._client.get()
         request = dict(self._request)
         if stage == "later":
@@ -198,23 +195,3 @@ def _told(tools: Mapping[str, Tool]) -> list[dict[str, Any]]:
         }
         for tool in tools.values()
     ]
-
-
-def _steps(given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise UsageError("max_steps is the number of requests that one Run may make, at least 1")
-    return given
-
-
-def _check(model: object, instructions: object, request: Mapping[str, Any]) -> None:
-    if not isinstance(model, str) or not model:
-        raise UsageError("model is the name of a model at the provider, a str that is not empty")
-    if instructions is not None and not isinstance(instructions, str) and not callable(instructions):
-        raise UsageError(f"instructions is a str or a function of the batch, not {type(instructions).__name__}")
-    for name in request:
-        if name in _OURS:
-            raise UsageError(f"{name}= is set by ChatRunner itself")
-        if name in ("max_tokens", "max_completion_tokens"):
-            raise UsageError(f"{name}= is set by ChatRunner itself: give max_output_tokens=")
-        if name in SETTINGS:
-            raise UsageError(f"{name}= belongs to the client: give client=AsyncOpenAI({name}=...)")

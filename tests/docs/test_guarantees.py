@@ -40,11 +40,11 @@ def test_the_page_of_keys_has_every_kind() -> None:
     assert [kind for kind in (*SHARED, *THREAD, "seen", "producer") if not re.search(rf"`{kind}[:`]", table)] == []
 
 
-@pytest.mark.parametrize("verb", ["edit", "retract", "cancel"])
+@pytest.mark.parametrize("verb", ["edit", "retract"])
 async def test_what_is_not_there_yet_is_refused(verb: str) -> None:
     """The README's "not yet" list is true: these verbs say so."""
     queue = BatchQueue("embedded:")
-    arguments = {"edit": ("t", "m", "x"), "retract": ("t", "m"), "cancel": ("t",)}[verb]
+    arguments = {"edit": ("t", "m", "x"), "retract": ("t", "m")}[verb]
     with pytest.raises(UsageError, match="not available in this version"):
         await getattr(queue, verb)(*arguments)
     assert f"`{verb}`" in README.partition("Not yet")[2]

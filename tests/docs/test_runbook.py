@@ -48,6 +48,8 @@ THREADS: list[dict[str, str]] = [
     {"length": "2", "due": "1030000", **HELD, **BATCH},
     {"length": "2", "due": "1030000", **BATCH},
     {"length": "2", "due": "998000", **BATCH},
+    {"length": "2", "due": "1030000", **HELD, **BATCH, "run.cancel": "drop"},
+    {"length": "2", "due": "998000", **BATCH, "run.cancel": "drop"},
     {"outbox": "1030000", **HELD, **REPLY},
     {"outbox": "1002000", **REPLY},
     {"outbox": "998000", **REPLY},

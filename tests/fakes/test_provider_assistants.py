@@ -29,7 +29,7 @@ class Bot:
     """An assistant and one thread of it."""
 
     def __init__(self, client: AsyncOpenAI, assistant: str, thread: str) -> None:
-        self.api: Any = client.beta.threads
+        self.api: Any = client.beta.threads  # untyped: every method of it is marked as deprecated
         self.assistant = assistant
         self.thread = thread
 
@@ -57,10 +57,11 @@ async def events(running: AsyncIterator[Any]) -> list[Any]:
 
 @pytest.fixture
 async def bot(client: AsyncOpenAI) -> Bot:
-    assistant = check(await client.beta.assistants.create(model="m", instructions="Be kind."))
-    assert check(await client.beta.assistants.retrieve(assistant.id)) == assistant
-    thread = check(await client.beta.threads.create(metadata={"a": "b"}))
-    assert check(await client.beta.threads.retrieve(thread.id)) == thread
+    api: Any = client.beta
+    assistant = check(await api.assistants.create(model="m", instructions="Be kind."))
+    assert check(await api.assistants.retrieve(assistant.id)) == assistant
+    thread = check(await api.threads.create(metadata={"a": "b"}))
+    assert check(await api.threads.retrieve(thread.id)) == thread
     return Bot(client, assistant.id, thread.id)
 
 
@@ -257,7 +258,8 @@ async def test_thread_and_run_in_one_call(fake: Provider, bot: Bot) -> None:
 
 
 async def test_what_is_not_there(bot: Bot, client: AsyncOpenAI) -> None:
-    assert check(await client.beta.threads.delete(bot.thread)).deleted
-    for missing in (bot.say("a"), bot.run(), bot.texts(), client.beta.assistants.retrieve("asst_0")):
+    assert check(await bot.api.delete(bot.thread)).deleted
+    assistants: Any = client.beta.assistants
+    for missing in (bot.say("a"), bot.run(), bot.texts(), assistants.retrieve("asst_0")):
         with pytest.raises(NotFoundError, match=r"No (thread|assistant) found with id"):
             await missing

@@ -16,7 +16,8 @@ USER: Any = {"role": "user", "content": "hi"}
 
 
 async def ask(client: AsyncOpenAI, messages: Any, **more: Any) -> ChatCompletion:
-    made: ChatCompletion = await client.chat.completions.create(model="m", messages=messages, **more)
+    api: Any = client.chat.completions
+    made: ChatCompletion = await api.create(model="m", messages=messages, **more)
     return check(made)
 
 

@@ -125,7 +125,7 @@ async def test_of_two_that_come_together_one_is_refused(fake: Provider, client: 
     hold = asyncio.Event()
     fake.default = Plan(hold=hold)
     both = [asyncio.create_task(ask(client, talk.id)) for _ in range(2)]
-    done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(both, timeout=10, return_when=asyncio.FIRST_COMPLETED)
     assert [type(task.exception()) for task in done] == [BadRequestError]
     hold.set()
     assert [type(one) for one in await asyncio.gather(*(set(both) - done))] == [Response]

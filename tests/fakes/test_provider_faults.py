@@ -21,7 +21,8 @@ from openai import (
     RateLimitError,
 )
 
-from tests.fakes.provider import Fault, Plan, Provider, Request, serving
+from tests.fakes.provider import Call, Fault, Plan, Provider, Request, ToolFirst, serving
+from tests.fakes.provider.limits import duration
 
 
 async def stream(client: AsyncOpenAI, **more: Any) -> list[Any]:
@@ -76,6 +77,8 @@ async def test_a_stream_hangs_until_it_is_told(fake: Provider, client: AsyncOpen
     fake.script.append(Plan(hang_after=2, hang=going))
     reading = asyncio.create_task(stream(client))
     await fake.until(lambda: [one["status"] for one in fake.responses.values()] == ["completed"])
+    for _ in range(2):  # whatever was sent before has arrived after a whole answer
+        await client.responses.create(model="m", input="hi")
     assert not reading.done()
     going.set()
     assert (await reading)[-1].type == "response.completed"
@@ -164,6 +167,28 @@ async def test_limits_are_told_and_kept(fake: Provider, client: AsyncOpenAI) -> 
     assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("2", "0")
     assert 55 < int(headers["retry-after"]) <= 60
     assert headers["x-ratelimit-reset-requests"].endswith("s")
+    fake.switches.update({"limit_requests": 100, "limit_tokens": 500})
+    with pytest.raises(RateLimitError) as tokens:
+        await client.responses.create(model="m", input="x" * 2_000)
+    assert (tokens.value.type, tokens.value.response.headers["x-ratelimit-remaining-tokens"]) == ("tokens", "0")
+
+
+def test_durations_are_written_as_openai_writes_them() -> None:
+    assert [duration(seconds) for seconds in (0.02, 1.5, 7, 360)] == ["20ms", "1.5s", "7s", "6m0s"]
+
+
+async def test_a_model_that_uses_tools_in_every_turn(fake: Provider, client: AsyncOpenAI) -> None:
+    fake.rule = ToolFirst(Call("f", id="call_1"))
+    talk = await client.conversations.create()
+    kinds: list[str] = []
+    output: Any = {"type": "function_call_output", "call_id": "call_1", "output": "1"}
+    given: Any
+    for given in ("a", [output]):
+        one = await client.responses.create(model="m", input=given, conversation=talk.id)
+        kinds.append(one.output[0].type)
+    chat: Any = [{"role": "user", "content": "a"}]
+    done = await client.chat.completions.create(model="m", messages=chat)
+    assert (kinds, done.choices[0].finish_reason) == (["function_call", "message"], "tool_calls")
 
 
 async def test_faults_befall_what_they_match(fake: Provider, client: AsyncOpenAI) -> None:

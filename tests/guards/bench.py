@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "mid": "", "memory": 3_600_000, "author": "", "size": 10, "wait": 15_000, "quiet": 2_000, "m": "hello",
     "kind": "answered", "reply": "R", "batch": "B", "hkind": "", "stateful": 0, "state": "", "forget": 0,
     "claim": "", "turns": 0, "delay": 0, "give": 0, "counted": 1, "tries": 1, "limit": 3, "reason": "why",
-    "interest": 5_000, "why": "because",
+    "interest": 5_000, "why": "because", "run": 1, "pending": 1, "how": "drop",
 }  # fmt: skip
 
 
@@ -103,7 +103,21 @@ class Aborted:
 
 
 #: The fields of a claimed batch's row; the turns of a local history follow.
-BATCH = ("word", "token", "fence", "left", "first", "last", "rev", "attempts", "has_cp", "cp", "kind", "state")
+BATCH = (
+    "word",
+    "token",
+    "fence",
+    "left",
+    "first",
+    "last",
+    "rev",
+    "attempts",
+    "has_cp",
+    "cp",
+    "kind",
+    "state",
+    "cancel",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +262,19 @@ class World:
     def settle(self, turn: Turn, *turns: str, **values: Any) -> Row:
         """Commit a Run, with turns of local history."""
         return self.verb("settle", turn, turns=len(turns), tail=turns, **values)
+
+    def take_over(self, thread: str = "a") -> Turn:
+        """Claim a thread whose holder is dead: its lease is over."""
+        self.now += 30_000
+        return self.take(thread)
+
+    def cancel(self, thread: str = "a", **values: Any) -> str:
+        """Cancel a thread's Run and drop what waits; the answer's words."""
+        numbered = {"number": next(self._numbers), "thread": thread, **values}
+        known: dict[str, Any] = {**DEFAULTS, "now": self.now, **numbered}
+        keys = [self.key(kind) for kind in SHARED] + [self.key(kind, thread) for kind in THREAD]
+        keys.append(self.keys.producer(0, "D"))
+        return str(self.send("cancel", keys, [known[arg] for arg in SHAPES["cancel"].argv]))
 
     def reply(self, thread: str = "a", **values: Any) -> Turn:
         """Bring a thread to an undelivered reply that nobody holds."""

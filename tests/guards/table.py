@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.guards import (
+    table_cancel,
     table_claim,
     table_desk,
     table_end,
@@ -14,7 +15,17 @@ from tests.guards import (
 )
 from tests.guards.rows import Row
 
-TABLES = (table_open, table_intake, table_claim, table_turn, table_more, table_end, table_desk, table_look)
+TABLES = (
+    table_open,
+    table_intake,
+    table_claim,
+    table_turn,
+    table_more,
+    table_end,
+    table_desk,
+    table_look,
+    table_cancel,
+)
 ROWS: tuple[Row, ...] = tuple(row for table in TABLES for row in table.ROWS)
 
 #: (script, the line): why no mutant of it can or need be noticed.

@@ -109,8 +109,6 @@ BURY = (
         "I1, I8: nothing that failed is lost silently."),
     Row("bury", "ack(k, r.first, r.last, r.n)", "", s.a_buried_batch_is_a_dead_letter,
         "I8: a buried batch runs no more."),
-    Row("bury", "redis.call('HSET', k.last, 'id', r.last", "redis.call('HSET', k.last, 'idx', r.last",
-        s.a_buried_thread_starts_its_ids_after, "I2: ids ascend after a burial."),
     Row("bury", "count('dead', 1)", "", s.a_buried_batch_is_a_dead_letter, "I7: dead letters are counted."),
     Row("bury", "finish(thread, k, op, 'dead')", "", s.a_buried_batch_is_a_dead_letter, "I8: the thread goes on."),
     Row("bury", "close()", "", s.a_buried_batch_is_a_dead_letter, "Rule 10: counts and hints leave with the call."),

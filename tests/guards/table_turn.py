@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.guards import scenarios_commit as commit
 from tests.guards import scenarios_heal as heal
-from tests.guards import scenarios_intake as intake
 from tests.guards import scenarios_lease as lease
 from tests.guards import scenarios_look as look
 from tests.guards import scenarios_more as more
@@ -84,8 +83,6 @@ COMMIT = (
     Row("_commit", "'MAXLEN', '~', 128, ", "", commit.outcomes_are_capped, "I7: no unbounded key but `dead`."),
     Row("_commit", "128, r.last,", "128, r.first,", look.an_outcome_is_found_by_any_member,
         "I10: whoever awaits the last message of a batch finds its outcome."),
-    Row("_commit", "if done.err then", "if false then", commit.an_outcome_is_written_whatever_is_there,
-        "Rule 8: an outcome is not lost to an id that is too high."),
     Row("_commit", "redis.call('PEXPIRE', k.reply, retention)", "", commit.a_drained_thread_leaves_what_expires,
         "I7: outcomes expire."),
     Row("_commit", "if redis.call('ZSCORE', awaited, thread) then", "if true then",
@@ -112,8 +109,8 @@ SETTLE = (
     Row("settle", "    r.last = upto  -- I1", "    -- I1", more.what_no_run_has_seen_stays,
         "I1: what a more() took and no Run has seen is not acknowledged."),
     Row("settle", "ack(k, r.first, r.last, r.n)", "", commit.a_settled_batch_is_gone, "I3: settle acknowledges."),
-    Row("settle", "redis.call('HSET', k.last, 'id', r.last, 'seq', seq)", "",
-        intake.ids_ascend_over_a_new_stream, "I2: the last id outlives its stream."),
+    Row("settle", "redis.call('HSET', k.last, 'seq', seq)", "", commit.a_settle_writes_what_it_was_given,
+        "I17: replies are numbered."),
     Row("settle", "if hkind ~= '' then", "if true then", commit.a_settle_writes_what_it_was_given,
         "I10: a runner without kind does not take a history over."),
     Row("settle", "if stateful == '1' then", "if true then", commit.a_settle_writes_what_it_was_given,
@@ -131,7 +128,7 @@ SETTLE = (
     Row("settle", "outcome(thread, k, kind, r, seq, r.fence, reply)", "", commit.a_settle_writes_what_it_was_given,
         "I1, I17: who awaits a message finds what became of it."),
     Row("settle", "count('batches', 1)", "", commit.a_settled_batch_is_gone, "I7: stats count commits."),
-    Row("settle", "kind == 'answered' and ", "", commit.silence_is_no_reply, "I17: no answer, nothing to deliver."),
+    Row("settle", "kind ~= 'none' and ", "", commit.silence_is_no_reply, "I17: no answer, nothing to deliver."),
     Row("settle", "(delivers or hands == '1')", "hands == '1'", commit.a_left_reply_is_free,
         "I17: a reply is kept for whoever delivers."),
     Row("settle", "(delivers or hands == '1')", "delivers", commit.a_deliverer_needs_no_meta,

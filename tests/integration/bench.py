@@ -338,7 +338,7 @@ def told(answer: Any) -> Any:
 
 async def renewed(side: Side, work: Work) -> object:
     """Renewal says False where the others raise."""
-    if not await side.store.renew(work.lease):
+    if await side.store.renew(work.lease) == "lost":
         raise LeaseLost
     return None
 

@@ -180,7 +180,7 @@ async def test_p10_a_non_owner_neither_frees_nor_steals_a_lease(still: Bench) ->
     before = await still.admin.hgetall(still.key("lease", "t"))
     with pytest.raises(LeaseLost):
         await zombie.store.release(work.lease, 0, give_back=True)
-    assert not await zombie.store.renew(work.lease)
+    assert await zombie.store.renew(work.lease) == "lost"
     assert await zombie.refused("t") == "held"
     assert await still.admin.hgetall(still.key("lease", "t")) == before
     await heir.settle(mine, "")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import streambatch
+from streambatch import Answer
 from streambatch import _scripts as scripts
 from streambatch._rows import Work
 from streambatch._settings import ms
@@ -74,7 +75,7 @@ async def attempts(side: Side) -> None:
     assert [m.text for m in (await side.store.more(work.lease, 1))[1]] == ["b"]
     assert (await side.store.more(work.lease, 2))[1] == ()
     side.bench.tick(1_000)
-    assert await side.store.renew(work.lease)
+    assert await side.store.renew(work.lease) == "renewed"
     await side.store.release(work.lease, 5, give_back=True)
     assert await side.refused("t") == "later"
     side.bench.tick(5_000)
@@ -154,6 +155,46 @@ async def full_of_letters(side: Side) -> None:
     assert await side.desk.discard((await side.desk.dead(1, None))[0].id)
 
 
+async def cancelled(side: Side) -> None:
+    """cancel: nothing there; a backlog; a Run and what is behind it, settled as cancelled; before a retry."""
+    none = await side.desk.cancel("t", run=True, pending=True, keep=False)
+    assert (none.run, none.dropped) == (False, 0)
+    await side.submit("t", "a", "b")
+    assert (await side.desk.cancel("t", run=True, pending=True, keep=False)).dropped == 2
+    await side.submit("t", "c")
+    work = await side.work("t")
+    stored = (await side.submit("t", "d"))[0]
+    found = await side.desk.cancel("t", run=True, pending=True, keep=True)
+    assert (found.run, found.dropped) == (True, 1)
+    assert (await side.store.outcome("t", stored.entry, 15)).kind == "cancelled"
+    assert await side.store.renew(work.lease) == "keep"
+    assert (await side.settle(work))[0] == "keep"
+    seen = await side.batch(work)
+    word, _, _ = await side.store.settle(work.lease, seen, Answer("half"), "", go_on=False, cancelled=True)
+    assert word == "kept"
+    await side.store.delivered(work.lease, go_on=False)
+    assert (await side.store.outcome("t", stored.entry, 15)).kind == "cancelled"
+    await side.submit("t", "e")
+    work = await side.work("t")
+    await side.store.release(work.lease, 60, give_back=False)
+    await side.desk.cancel("t", run=True, pending=False, keep=False)
+    work = await side.work("t")
+    assert work.cancel == "drop"
+    await side.store.settle(work.lease, await side.batch(work), Answer(), "", go_on=False, cancelled=True)
+
+
+async def halved(side: Side) -> None:
+    """split: the older half, then the other one; one message is not split."""
+    await side.submit("t", "a", "b", "c")
+    work = await side.work("t")
+    assert await side.store.split(work.lease)
+    half = await side.work("t")
+    assert (await side.texts(half), half.revision, half.attempts) == (("a",), 1, 0)
+    assert not await side.store.split(half.lease)
+    await side.settle(half, "")
+    assert await side.turn("t") == ("b", "c")
+
+
 async def upkeep(side: Side) -> None:
     """repair, forfeit, look, stats, probe, attach."""
     await side.store.join()
@@ -185,7 +226,19 @@ async def left_to_others(side: Side) -> None:
 
 
 Piece = Callable[[Side], Awaitable[None]]
-PIECES: list[Piece] = [submits, typing_and_now, refusals, attempts, chained, replies, letters, upkeep, left_to_others]
+PIECES: list[Piece] = [
+    submits,
+    typing_and_now,
+    refusals,
+    attempts,
+    chained,
+    replies,
+    letters,
+    cancelled,
+    halved,
+    upkeep,
+    left_to_others,
+]
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.__name__)

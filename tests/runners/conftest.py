@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from streambatch.runners import ResponsesRunner
+from tests.fakes import provider as fakes
 from tests.fakes.responses_server import Server, serving
 
 
@@ -19,8 +20,16 @@ async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[fakes.Provider]:
+    async with fakes.serving() as made:
+        monkeypatch.setenv("OPENAI_BASE_URL", made.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        yield made
+
+
+@pytest.fixture
 async def runner(provider: Server) -> AsyncIterator[ResponsesRunner]:
-    made = ResponsesRunner(model="m", instructions="Be kind.")
+    made = ResponsesRunner(model="m", instructions="Be kind.", state="local")
     yield made
     await made.aclose()
 

@@ -6,25 +6,18 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Any
 
 import pytest
 
 from streambatch import Answer, Batch, DeadLetter, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
-from streambatch.runners import ChatRunner
-from tests.fakes.provider import Plan, Provider, serving
-from tests.runners.tools import FakeRun, Talk, ask, batch
+from streambatch.runners import ChatRunner, _chat_run
+from tests.fakes.provider import Plan, Provider
+from tests.runners.tools import FakeRun, Talk, ask, batch, bodies
 
 PICTURE = Part("image", url="https://example.org/cat.png")
-
-
-@pytest.fixture
-async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
-    async with serving() as provider:
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
-        monkeypatch.setenv("OPENAI_API_KEY", "none")
-        yield provider
 
 
 @pytest.fixture
@@ -34,16 +27,15 @@ async def runner(fake: Provider) -> AsyncIterator[ChatRunner]:
     await made.aclose()
 
 
-def bodies(fake: Provider) -> list[Any]:
-    return [request.body for request in fake.posts("/chat/completions")]
-
-
 def messages(fake: Provider, number: int = -1) -> list[tuple[str, Any]]:
     """What one request said."""
     return [(one["role"], one["content"]) for one in bodies(fake)[number]["messages"]]
 
 
-async def test_each_message_is_its_own_and_the_answer_is_streamed(fake: Provider, runner: ChatRunner) -> None:
+async def test_each_message_is_its_own_and_the_answer_is_streamed(
+    fake: Provider, runner: ChatRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_chat_run, "SAVE_EVERY", inf)
     answer, run = await ask(runner, batch("one", "two", "three"))
     assert answer.text == "I got 3 messages: one | two | three"
     assert len(run.shown) > 3
@@ -55,7 +47,7 @@ async def test_each_message_is_its_own_and_the_answer_is_streamed(fake: Provider
     assert "max_tokens" not in body
     assert answer.usage is not None
     assert set(answer.usage) == {"prompt_tokens", "completion_tokens", "total_tokens"}
-    assert run.data is None  # without tools and within a second there is nothing worth a checkpoint
+    assert run.data is None  # without tools there is nothing that a replay could use
 
 
 async def test_history_is_sent_in_full_and_grows_by_one_turn_a_run(fake: Provider, runner: ChatRunner) -> None:
@@ -277,8 +269,6 @@ async def test_a_run_that_is_cancelled_closes_its_stream(fake: Provider, runner:
 async def test_a_cancelled_run_gives_what_had_been_said_and_saved(
     fake: Provider, runner: ChatRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from streambatch.runners import _chat_run
-
     monkeypatch.setattr(_chat_run, "SAVE_EVERY", 0.0)
     fake.script = [Plan(text="so far so good", hold=asyncio.Event())]
     one = batch("x")

@@ -106,7 +106,7 @@ async def test_it_is_a_dead_letter(provider: Server, runner: ResponsesRunner, st
 
 async def test_a_server_that_is_not_there_uses_up_no_attempt(monkeypatch: pytest.MonkeyPatch, provider: Server) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-    runner = ResponsesRunner(model="m")
+    runner = ResponsesRunner(model="m", state="local")
     with pytest.raises(Retry) as caught:
         await ask(runner, batch("x"))
     assert not caught.value.count
@@ -118,7 +118,7 @@ async def test_a_timeout_counts(provider: Server) -> None:
     import asyncio
 
     provider.script = [Step(hold=asyncio.Event())]
-    runner = ResponsesRunner(model="m", timeout=0.2)
+    runner = ResponsesRunner(model="m", state="local", timeout=0.2)
     with pytest.raises(Retry) as caught:
         await ask(runner, batch("x"))
     assert caught.value.count

@@ -60,7 +60,9 @@ def test_the_estimate_is_not_below_what_was_measured(name: str) -> None:
 async def test_a_small_context_works_for_ever_and_is_never_refused(provider: Server) -> None:
     counted: list[int] = []
     provider.rule = narrow(2048, counted)
-    runner = ResponsesRunner(model="m", instructions="Be kind.", context_tokens=2048, max_output_tokens=128)
+    runner = ResponsesRunner(
+        model="m", state="local", instructions="Be kind.", context_tokens=2048, max_output_tokens=128
+    )
     talk = Talk(runner)
     dice = random.Random(1)
     words = [text for text, _ in LANGUAGES.values()]
@@ -77,7 +79,7 @@ async def test_the_newest_turns_are_kept_and_the_reported_usage_lets_more_of_the
     for share in (1.0, 0.4):
         counted: list[int] = []
         provider.rule = narrow(2048, counted, share)
-        runner = ResponsesRunner(model="m", context_tokens=2048, max_output_tokens=128)
+        runner = ResponsesRunner(model="m", state="local", context_tokens=2048, max_output_tokens=128)
         talk = Talk(runner)
         for i in range(40):
             await talk.say(f"message {i} " + "word " * 20)
@@ -89,7 +91,7 @@ async def test_the_newest_turns_are_kept_and_the_reported_usage_lets_more_of_the
 
 
 async def test_when_the_server_finds_it_too_long_half_is_forgotten_and_then_all(provider: Server) -> None:
-    talk = Talk(runner := ResponsesRunner(model="m"))
+    talk = Talk(runner := ResponsesRunner(model="m", state="local"))
     for i in range(6):
         await talk.say(f"old {i}")
     refusal = Step(status=400, body={"error": {"code": "context_length_exceeded", "message": "w"}})
@@ -112,7 +114,7 @@ async def test_when_the_server_finds_it_too_long_half_is_forgotten_and_then_all(
 
 async def test_a_message_too_long_for_the_model_dies_alone(provider: Server) -> None:
     provider.rule = narrow(2048, [])
-    runner = ResponsesRunner(model="m", context_tokens=2048, max_output_tokens=128)
+    runner = ResponsesRunner(model="m", state="local", context_tokens=2048, max_output_tokens=128)
     talk = Talk(runner)
     await talk.say("hello")
     before = talk.history
@@ -161,7 +163,7 @@ def test_fitting_counts_the_newest_turns() -> None:
 
 async def test_the_input_begins_the_same_for_several_runs(provider: Server) -> None:
     provider.rule = narrow(2048, [])
-    runner = ResponsesRunner(model="m", context_tokens=2048, max_output_tokens=128)
+    runner = ResponsesRunner(model="m", state="local", context_tokens=2048, max_output_tokens=128)
     talk = Talk(runner)
     for i in range(60):
         await talk.say(f"message {i} " + "word " * 10)

@@ -32,6 +32,7 @@ async def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         monkeypatch.setenv("OPENAI_API_KEY", local.key)
         made = ResponsesRunner(
             model="smollm2",
+            state="local",
             context_tokens=_model.CONTEXT,
             max_output_tokens=16,
             temperature=0,

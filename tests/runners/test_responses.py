@@ -11,6 +11,7 @@ import pytest
 from streambatch import DeadLetter, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
 from streambatch.runners import ResponsesRunner
+from streambatch.runners._client import Client
 from tests.fakes.responses_server import Server, Step
 from tests.runners.tools import FakeRun, Talk, ask, batch
 
@@ -103,7 +104,7 @@ async def test_incomplete_is_an_answer_with_flags(provider: Server, runner: Resp
 
 
 async def test_a_cut_that_the_server_does_not_mention_is_flagged(provider: Server) -> None:
-    runner = ResponsesRunner(model="m", max_output_tokens=8)
+    runner = ResponsesRunner(model="m", state="local", max_output_tokens=8)
     provider.script = [Step(usage=(10, 8)), Step(usage=(10, 7))]
     assert (await ask(runner, batch("x")))[0].flags == ("incomplete", "max_output_tokens")
     assert (await ask(runner, batch("x")))[0].flags == ()
@@ -150,13 +151,13 @@ async def test_aclose_closes_only_what_the_runner_made(provider: Server, runner:
     from openai import AsyncOpenAI
 
     async with AsyncOpenAI() as client:
-        given = ResponsesRunner(model="m", client=client)
+        given = ResponsesRunner(model="m", state="local", client=client)
         await ask(given, batch("x"))
         await given.aclose()
         assert not client.is_closed()
     await ask(runner, batch("x"))
-    parts: dict[str, Any] = vars(vars(runner)["_client"])
-    own: Any = parts["_own"]
+    made: Client = vars(runner)["_client"]
+    own: Any = vars(made)["_own"]
     await runner.aclose()
     assert own.is_closed()
     await ask(runner, batch("works again with a new one"))
@@ -173,7 +174,7 @@ async def test_the_library_is_imported_at_the_first_run_only() -> None:
 async def test_without_a_key_nothing_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(Retry) as caught:
-        await ask(ResponsesRunner(model="m"), batch("x"))
+        await ask(ResponsesRunner(model="m", state="local"), batch("x"))
     assert not caught.value.count
     assert "no_api_key" in str(caught.value)
 
@@ -184,19 +185,20 @@ async def test_without_a_key_nothing_dies(monkeypatch: pytest.MonkeyPatch) -> No
         ({"model": ""}, "model"),
         ({"model": 5}, "model"),
         ({"instructions": ["x"]}, "instructions"),
-        ({"state": "chain"}, "not available yet"),
-        ({"state": "conversation"}, "not available yet"),
+        ({"deadline": 0}, "deadline"),
+        ({"max_steps": 0}, "max_steps"),
         ({"state": "x"}, "none of"),
         ({"client": object()}, "AsyncOpenAI"),
         ({"context_tokens": 0}, "context_tokens"),
         ({"context_tokens": 1.5}, "context_tokens"),
         ({"max_output_tokens": True}, "max_output_tokens"),
         ({"context_tokens": 100, "max_output_tokens": 100}, "no room"),
-        ({"context_tokens": 1000, "instructions": "x1! " * 3000}, "instructions alone"),
+        ({"context_tokens": 1000, "instructions": "x1! " * 3000}, "instructions and tools alone"),
         ({"input": "x"}, "input="),
         ({"previous_response_id": "x"}, "previous_response_id="),
         ({"api_key": "x"}, "client=AsyncOpenAI(api_key"),
-        ({"tools": [{"type": "function"}]}, "function tools"),
+        ({"tools": [{"type": "function"}]}, "the async function itself"),
+        ({"tools": [len]}, "async def"),
     ],
 )
 def test_wrong_arguments_fail_at_once(arguments: dict[str, Any], word: str) -> None:
@@ -207,7 +209,7 @@ def test_wrong_arguments_fail_at_once(arguments: dict[str, Any], word: str) -> N
 
 
 async def test_an_unknown_option_kills_no_batch(provider: Server) -> None:
-    runner = ResponsesRunner(model="m", no_such_option=1)
+    runner = ResponsesRunner(model="m", state="local", no_such_option=1)
     with pytest.raises(Retry) as caught:
         await ask(runner, batch("x"))
     assert not caught.value.count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .conversations import Conversation
 from .plan import Call, Fault, Plan, Switches
 from .record import Record
+from .rules import ToolFirst
 from .server import Provider, serving
 from .threadrun import ThreadRun
 from .threads import Thread
@@ -21,5 +22,6 @@ __all__ = [
     "Switches",
     "Thread",
     "ThreadRun",
+    "ToolFirst",
     "serving",
 ]

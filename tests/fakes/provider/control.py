@@ -1,8 +1,8 @@
 """/_state, /_history and /_faults: what a test in another process sees and sets.
 
 GET /_state counts; GET /_history/{id} is `Provider.history`; POST /_faults takes any of the switches by name, and
-``storm_for`` (seconds), ``script`` (plans), ``default`` (a plan) and ``faults`` (replaces all). It answers the
-switches.
+``storm_for`` (seconds), ``script`` (plans), ``default`` (a plan), ``tools`` (calls that the model makes in every turn
+before it answers) and ``faults`` (replaces all). It answers the switches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import errors
 from .plan import Fault, Json, Plan
+from .rules import ToolFirst
 from .wire import Answer, Request, fields_of
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ async def faults(fake: Provider, request: Request) -> Answer:
         script = [Plan.of(spec) for spec in wanted.pop("script", ())]
         default = Plan.of(wanted.pop("default", {})) if "default" in wanted else fake.default
         strikes = [Fault(**spec) for spec in wanted.pop("faults")] if "faults" in wanted else fake.faults
+        rule = ToolFirst.of(wanted.pop("tools")) if "tools" in wanted else fake.rule
         storm = wanted.pop("storm_for", None)
         fake.switches.update(wanted)
     except (TypeError, ValueError) as wrong:
         raise errors.refuse(str(wrong)) from None
     fake.script += script
-    fake.default, fake.faults = default, strikes
+    fake.default, fake.faults, fake.rule = default, strikes, rule
     if storm is not None:
         fake.storm(storm)
     return Answer(fake.switches.plain())

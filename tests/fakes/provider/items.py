@@ -44,6 +44,8 @@ def _item(item: Json, where: str) -> Json:
     kind = made.setdefault("type", "message" if "role" in made else None)
     if kind is None:
         raise errors.missing(f"{where}.type")
+    if kind == "item_reference":
+        raise errors.refuse(f"Item with id '{made.get('id')}' not found.", "input")
     for name in {"message": ("role", "content"), "function_call_output": ("call_id", "output")}.get(kind, ()):
         if name not in made:
             raise errors.missing(f"{where}.{name}")

@@ -153,12 +153,13 @@ class Switches:
         delay: seconds per word of plans that say nothing else.
         latency: seconds that pass before any request is looked at.
         fail_rate: the share of the POSTs that make the model work which is answered 429.
-        storm: until this moment of the loop's clock every POST that makes the model work is answered 429.
+        storm: until this moment of the loop's clock (math.inf: until it is set to 0) every POST that makes the model
+            work is answered 429.
         retry_after: seconds told by the 429s of fail_rate, as Retry-After; a storm tells when it is over.
         retry_after_ms: tell the same in milliseconds too.
-        limits: send the x-ratelimit-* headers, and refuse beyond limit_requests per limit_window.
+        limits: send the x-ratelimit-* headers, and refuse what is beyond the limits of a window.
         limit_requests: see limits.
-        limit_tokens: only told.
+        limit_tokens: see limits.
         limit_window: seconds.
         api_key: the only key that is accepted; "" accepts all.
         context_tokens: refuse longer input with context_length_exceeded; 0 refuses none.

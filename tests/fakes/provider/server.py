@@ -15,15 +15,14 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
-from math import ceil
 from typing import Any, cast
 
 from . import chat, control, conversations, errors, responses, runs, threads
 from .items import Entry, entries, new_id
+from .limits import Limits, slow_down
 from .plan import Fault, Json, Plan, Switches, passed
 from .record import Record
 from .threadrun import ThreadRun
@@ -83,7 +82,7 @@ class Provider:
         self._routes = [(m, re.compile(p), cast("Handler", h)) for module in _MODULES for m, p, h in module.ROUTES]
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
-        self._counted: deque[float] = deque()
+        self._limits = Limits()
         self._watchers: list[asyncio.Future[None]] = []
 
     # What a test asks.
@@ -114,12 +113,13 @@ class Provider:
         """Answer 429 to everybody for so long."""
         self.switches.storm = asyncio.get_running_loop().time() + seconds
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something has happened after which *condition* is true."""
-        while not condition():
-            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watchers.append(watcher)
-            await watcher
+    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+        """Wait until something has happened after which *condition* is true; TimeoutError after *within* seconds."""
+        async with asyncio.timeout(within):
+            while not condition():
+                watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._watchers.append(watcher)
+                await watcher
 
     # What the handlers use.
 
@@ -219,36 +219,11 @@ class Provider:
             return
         now = asyncio.get_running_loop().time()
         if switches.limits:
-            self._limit(now, told)
+            self._limits.admit(switches, now, int(request.headers.get("content-length", 0)), told)
         if now < switches.storm:
-            raise self._slow_down(switches.storm - now)
+            raise slow_down(switches, switches.storm - now)
         if switches.fail_rate and self.random.random() < switches.fail_rate:
-            raise self._slow_down(switches.retry_after)
-
-    def _slow_down(self, seconds: float | None) -> errors.Refusal:
-        headers: dict[str, str] = {}
-        if seconds is not None:
-            headers["retry-after"] = str(ceil(min(seconds, 1e9)))
-            if self.switches.retry_after_ms:
-                headers["retry-after-ms"] = str(ceil(min(seconds, 1e9) * 1000))
-        return errors.Refusal(429, errors.RATE_LIMIT, headers)
-
-    def _limit(self, now: float, told: dict[str, str]) -> None:
-        switches, counted = self.switches, self._counted
-        while counted and counted[0] <= now - switches.limit_window:
-            counted.popleft()
-        counted.append(now)  # a refused request counts as well
-        left = switches.limit_requests - len(counted)
-        wait = counted[max(0, -left)] + switches.limit_window - now
-        for what, most, remaining in (
-            ("requests", switches.limit_requests, max(left, 0)),
-            ("tokens", switches.limit_tokens, switches.limit_tokens),
-        ):
-            told[f"x-ratelimit-limit-{what}"] = str(most)
-            told[f"x-ratelimit-remaining-{what}"] = str(remaining)
-            told[f"x-ratelimit-reset-{what}"] = f"{wait:.3f}s" if what == "requests" else "0s"
-        if left < 0:
-            raise self._slow_down(wait)
+            raise slow_down(switches, switches.retry_after)
 
     def _fault(self, request: Request) -> Fault | None:
         for fault in self.faults:
@@ -270,16 +245,16 @@ class Provider:
 
     def protocol(self) -> Connection:
         """One more connection."""
-        return Connection(self.serve, self._connections, self.moved)
+        return Connection(self.serve, self._connections, self)
 
     async def close(self) -> None:
         """Cancel and await everything."""
-        busy = [connection.task for connection in self._connections if connection.task is not None]
         for connection in list(self._connections):
             connection.transport.abort()
-        for task in (*busy, *self._tasks):
-            task.cancel()
-        await asyncio.gather(*busy, *self._tasks, return_exceptions=True)
+        while self._tasks:  # the end of one may start another, such as the late release of a lock
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.until(lambda: not self._connections)
 
 
@@ -303,7 +278,7 @@ async def serving(port: int = 0, rule: Rule | None = None, **switches: Any) -> A
     """
     fake = Provider(rule, **switches)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(fake.protocol, "127.0.0.1", port)
+    server = await loop.create_server(fake.protocol, "127.0.0.1", port, backlog=1024)
     fake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield fake

@@ -182,7 +182,7 @@ class ThreadRun:
                 await asyncio.sleep(delay)
             part = word if number == len(words) - 1 else f"{word} "
             message["content"] = [text_part(message_text(message) + part)]
-            delta: Json = {"content": [{"index": 0, "type": "text", "text": {"value": part, "annotations": []}}]}
+            delta = {"content": [{"index": 0, **text_part(part)}]}
             data: Json = {"id": message["id"], "object": "thread.message.delta", "delta": delta}
             self._event("thread.message.delta", data)
             if not number and self.plan.hold is not None:

@@ -21,7 +21,7 @@ import struct
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from . import errors
@@ -98,6 +98,14 @@ class Stream:
     plan: Plan
 
 
+class Owner(Protocol):
+    """Who owns the tasks that serve connections, and is told when one is lost."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+
+    def moved(self) -> None: ...
+
+
 class Cut(Exception):
     """The connection is reset instead of an answer."""
 
@@ -155,10 +163,10 @@ class Log:
 class Connection(asyncio.Protocol):
     """One connection of a client."""
 
-    def __init__(self, serve: Serve, connections: set[Connection], moved: Callable[[], None]) -> None:
+    def __init__(self, serve: Serve, connections: set[Connection], owner: Owner) -> None:
         self._serve = serve
         self._all = connections
-        self._moved = moved
+        self._owner = owner
         self._buffer = bytearray()
         self.task: asyncio.Task[None] | None = None
         self.transport: Any = None
@@ -174,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._all.discard(self)
         if self.task is not None:
             self.task.cancel()
-        self._moved()
+        self._owner.moved()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -194,15 +202,13 @@ class Connection(asyncio.Protocol):
         body = bytes(self._buffer[end + 4 : end + 4 + length])
         del self._buffer[: end + 4 + length]
         self.started = False
-        self.task = asyncio.get_running_loop().create_task(self._serve(self, _request(first, headers, body)))
+        self.task = self._owner.spawn(self._serve(self, _request(first, headers, body)))
         self.task.add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self.task = None
-        if not task.cancelled() and (broken := task.exception()) is not None:
-            context = {"message": "the fake provider is broken", "exception": broken}
-            asyncio.get_running_loop().call_exception_handler(context)
-            self.reset()
+        if not task.cancelled() and task.exception() is not None:
+            self.reset()  # the owner of the task has reported it
         elif not self.lost:
             self._next()
 

@@ -1,0 +1,84 @@
+"""ChatRunner with a real model: SmolLM2 on llama.cpp, with its context of 2,048 tokens. Skipped where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streambatch import DeadLetter
+from streambatch.cli import _model
+from streambatch.runners import ChatRunner, ResponsesRunner
+from tests.runners.test_history import LANGUAGES
+from tests.runners.test_model import pytestmark  # noqa: F401 - skips and times this module as well
+from tests.runners.tools import Talk, ask, batch
+
+Make = Callable[..., ChatRunner]
+OPTIONS: dict[str, Any] = {
+    "model": "smollm2",
+    "context_tokens": _model.CONTEXT,
+    "max_output_tokens": 16,
+    "temperature": 0,
+    "instructions": "Be brief.",
+}
+
+
+@pytest.fixture
+async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    made: list[ChatRunner] = []
+
+    def runner(**options: Any) -> ChatRunner:
+        made.append(ChatRunner(**{**OPTIONS, **options}))
+        return made[-1]
+
+    async with _model.local_model(tmp_path / "model.log", print) as local:
+        monkeypatch.setenv("OPENAI_BASE_URL", local.url)
+        monkeypatch.setenv("OPENAI_API_KEY", local.key)
+        yield runner
+        for one in made:
+            await one.aclose()
+
+
+async def weather(city: str) -> str:
+    """The weather in a city."""
+    return f"It is sunny in {city}."
+
+
+async def test_a_burst_is_answered_and_cut_where_it_was_told_to(make: Make) -> None:
+    answer, run = await ask(make(), batch("Hello!", "I have a question.", "What is the capital of France?"))
+    assert "Paris" in answer.text
+    assert "".join(map(str, run.shown)) == answer.text
+    assert answer.usage is not None
+    assert answer.usage["prompt_tokens"] > 10
+    long, _ = await ask(make(), batch("Count from one to one hundred."))
+    assert long.flags == ("incomplete", "max_output_tokens")
+    assert long.usage is not None
+    assert long.usage["completion_tokens"] == 16
+
+
+async def test_it_talks_on_when_the_context_is_full(make: Make, tmp_path: Path) -> None:
+    talk = Talk(make())
+    forgot = 0
+    for text, _ in LANGUAGES.values():
+        forgot += (await talk.say(text * 3, "And you?")).forget
+    assert forgot > 0
+    assert len(talk.history) >= 2
+    with pytest.raises(DeadLetter) as caught:
+        await talk.say("0123456789" * 300)
+    assert "too long" in caught.value.reason
+    talk.runner = responses = ResponsesRunner(**OPTIONS)  # the same thread over the other API
+    assert (await talk.say("Still there?")).turns
+    await responses.aclose()
+    log = (tmp_path / "model.log").read_text(errors="replace")
+    assert log.count("exceeds the available context size") == 1  # the long message, and no other
+
+
+async def test_a_call_that_must_be_made_is_made_and_its_output_read(make: Make) -> None:
+    runner = make(tools=[weather], tool_choice="required", max_output_tokens=64, max_steps=2)
+    answer, _ = await ask(runner, batch("What is the weather in Rome?"))
+    calls = answer.turns[0]["do"][0]["c"]
+    assert calls[0]["n"] == "weather"
+    assert "sunny in" in calls[0]["o"]
+    assert answer.text
