@@ -14,12 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents import Agent, RunHooks, function_tool
+from agents import Agent, OpenAIProvider, RunConfig, RunHooks, function_tool
+from openai import AsyncOpenAI
 
 from streambatch import BatchQueue
 from streambatch.runners import AgentsRunner
-from tests.fakes.provider import Provider
-from tests.runners.agents_here import talking_to
 
 URL, NAMESPACE, PROVIDER, EFFECTS, DIE = sys.argv[1:]
 
@@ -52,9 +51,8 @@ class Hooks(RunHooks[Any]):
 
 async def main() -> None:
     """Work until killed."""
-    fake = Provider()
-    fake.url = PROVIDER
-    async with talking_to(fake) as config:
+    async with AsyncOpenAI(base_url=PROVIDER, api_key="none") as client:
+        config = RunConfig(model_provider=OpenAIProvider(openai_client=client), tracing_disabled=True)
         agent = Agent(name="till", instructions="Charge.", model="m", tools=[charge])
         runner = AgentsRunner(agent, run_config=config, hooks=Hooks())
         settings: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.05, "log": False}

@@ -274,6 +274,7 @@ async def test_without_a_key_everything_waits(monkeypatch: pytest.MonkeyPatch) -
     await runner.aclose()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("server_kind", list(kinds())[:1], indirect=True)  # importing the SDK takes seconds
 @pytest.mark.parametrize(
     ("where", "posts", "told"),
@@ -299,16 +300,16 @@ async def test_a_killed_worker_repeats_neither_models_nor_tools(  # C1, C2, C20
     async with BatchQueue(url, **settings) as queue:
         actor = ("tests/runners/agents_actor.py", url, namespace, fake.url, str(effects))
         first = await start_child(*actor, where)
-        await first.expect("READY")
+        await first.expect("READY", deadline=60)
         receipt = await queue.submit("t", "charge me 5")
         await first.wait()
         second = await start_child(*actor, "never")
-        await second.expect("READY")
-        reply = await receipt.reply(timeout=20)
+        await second.expect("READY", deadline=60)
+        reply = await receipt.reply(timeout=40)
         assert reply is not None
         assert told in reply.text
         assert effects.read_text() == "5\n"
         assert len(fake.requests) == posts
         again = await queue.submit("t", "and?")
-        assert await again.reply(timeout=20) is not None
+        assert await again.reply(timeout=40) is not None
         assert said(fake) == ["charge me 5", "and?"]
