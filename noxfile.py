@@ -126,7 +126,7 @@ def chat(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
-    _install(session, extras=["cli", "embedded"], groups=["test"], more=MODEL)
+    _install(session, extras=["agents", "cli", "embedded"], groups=["test"], more=MODEL)
     # Two at a time: most tests wait for processes and windows. Later arguments win, so `-n 0` runs them one by one.
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
@@ -149,6 +149,6 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, the tests, the benchmarks and the examples."""
-    _install(session, extras=["cli", "embedded"], groups=["test", "types"])
+    _install(session, extras=["agents", "cli", "embedded"], groups=["test", "types"])
     # Named, because pyright would otherwise look at whichever `python` comes first.
     session.run("pyright", "--pythonpath", f"{session.bin}/python", *session.posargs)

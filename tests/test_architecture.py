@@ -44,6 +44,7 @@ ONLY_IN = {
     "redis": ("_connect", "_scripts", "_store", "_hints"),
     "hiredis": ("_scripts",),
     "openai": ("runners",),
+    "agents": ("runners",),
     "structlog": ("instrumentation._structlog",),
     "pickle": (),
     "marshal": (),

@@ -5,8 +5,10 @@ Importing this package is cheap: a provider's library is imported when its runne
 
 from __future__ import annotations
 
+from ._agents_ask import Approval, Approvals
 from ._tools import ToolCall, ToolError, tool
+from .agents import AgentsRunner
 from .chat import ChatRunner
 from .responses import ResponsesRunner
 
-__all__ = ["ChatRunner", "ResponsesRunner", "ToolCall", "ToolError", "tool"]
+__all__ = ["AgentsRunner", "Approval", "Approvals", "ChatRunner", "ResponsesRunner", "ToolCall", "ToolError", "tool"]

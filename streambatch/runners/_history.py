@@ -84,7 +84,7 @@ def _known(value: Json) -> Turn | None:
         return None
     turn = cast("Turn", value)
     try:
-        _render(turn, named=True, media=True)
+        render(turn, named=True, media=True)
         _chat(turn, named=True, media=True)
         estimate(turn)
     except (LookupError, TypeError, AttributeError, ValueError):
@@ -117,7 +117,7 @@ def items(turns: Iterable[Turn | None], *, media: bool = True, before: Iterable[
         before: turns that the provider keeps: they are not sent, and their authors count.
         media: False writes ``[image]`` or ``[file]`` in the place of images and files of all turns but the last.
     """
-    return _rendered(turns, media, _render, before)
+    return _rendered(turns, media, render, before)
 
 
 def messages(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
@@ -128,13 +128,13 @@ def messages(turns: Iterable[Turn | None], *, media: bool = True) -> list[Item]:
 def _rendered(
     turns: Iterable[Turn | None],
     media: bool,
-    render: Callable[..., list[Item]],
+    one: Callable[..., list[Item]],
     before: Iterable[Turn | None] = (),
 ) -> list[Item]:
     told = [turn for turn in turns if turn is not None]
     authors = {said["a"] for turn in (*before, *told) if turn is not None for said in turn["in"]}
     last = len(told) - 1
-    shown = [render(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
+    shown = [one(turn, named=len(authors) > 1, media=media or i == last) for i, turn in enumerate(told)]
     return [item for part in shown for item in part]
 
 
@@ -143,7 +143,8 @@ def has_media(turns: Iterable[Turn | None]) -> bool:
     return any(p["type"] != "text" for turn in turns if turn for said in turn["in"] for p in said["p"])
 
 
-def _render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
+def render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
+    """The input items of one turn, with or without authors' names, images and files."""
     found: list[Item] = []
     for said in turn["in"]:
         content = [_input(part, media) for part in said["p"]]

@@ -54,6 +54,11 @@ _UNKNOWN = (
 _ASK = " Ask the person before you do the same again, and say that it may have happened already."
 
 
+def interrupted(policy: Policy) -> str:
+    """What a model is told of a call that was started and has no result."""
+    return _UNKNOWN + (_ASK if policy == "ask" else "")
+
+
 class ToolError(Exception):
     """Raised by a tool: its text is what the model is told. Any other exception is told by its type only."""
 
@@ -271,7 +276,7 @@ class _Calls:
             names = ", ".join(self._tools) or "none"
             return f"Error: there is no tool of this name. The tools are: {names}."
         if known and tool.policy != "rerun":
-            return await self._keep(asked.call_id, _UNKNOWN + (_ASK if tool.policy == "ask" else ""))
+            return await self._keep(asked.call_id, interrupted(tool.policy))
         try:
             await self._mark(asked.call_id, {"s": 1})
         except TooLarge:
