@@ -17,7 +17,7 @@ local function take(thread, k, claim)
     if l[2] ~= claim then place(thread, set, tonumber(l[3]), true) return {'held', left} end
     return row_of(k, r, l[5], l[1], r.fence, left)
   end
-  if r.reply and hands ~= '1' or not r.reply and (runs == '0' or runs == '2' and not r.cancel) then
+  if r.reply and hands ~= '1' or not r.reply and length > 0 and (runs == '0' or runs == '2' and not r.cancel) then
     place(thread, set, runs == '2' and tonumber(redis.call('ZSCORE', set, thread)) or math.max(r.at, now))
     return {'other'}
   end

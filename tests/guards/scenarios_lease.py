@@ -190,6 +190,13 @@ def a_role_takes_its_own(w: World) -> None:
     assert w.claim("a", runs=2)[0] == "batch"
 
 
+def no_role_leaves_an_idle_thread_behind(w: World) -> None:
+    """I7: a thread that was drained by somebody quicker is idle for every role, and in no index."""
+    for runs in (0, 2):
+        assert w.claim("a", runs=runs) == ["idle"]
+        assert w.index() is None
+
+
 def another_role_keeps_the_retry_time(w: World) -> None:
     """I5: whoever may not take a thread puts it back at its own moment, in its own index."""
     turn = w.begin("m1")

@@ -81,7 +81,7 @@ def test_exactly_what_is_everybodys_business_parks() -> None:
     """A limit, an empty account and a wrong key are shared; a busy conversation and a lost answer are not."""
     for row in TABLE:
         with pytest.raises(Exception, match="the provider answered") as caught:
-            signal(problem(code=next(iter(row.codes))))
+            signal(problem(code=next(iter(row.codes), ""), words=" ".join(row.words[:1])))
         assert isinstance(caught.value, Park) == (row.name in ("LIMIT", "PAUSE")), row.name
         assert isinstance(caught.value, Retry) == (row.name not in ("CONTEXT", "PERMANENT")), row.name
 
