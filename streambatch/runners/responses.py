@@ -122,7 +122,6 @@ class ResponsesRunner:
         check("ResponsesRunner", model, instructions, request, _OURS)
         if state not in _KIND_OF:
             raise UsageError(f"state={state!r} is none of {', '.join(_KIND_OF)}")
-        self.limits = limits
         self._state = state
         self._room = check_tokens(context_tokens, max_output_tokens)
         self._most = max_output_tokens or 0
@@ -136,6 +135,7 @@ class ResponsesRunner:
         if max_output_tokens is not None:
             self._request["max_output_tokens"] = max_output_tokens
         self._client = Client(client, "responses")
+        self.limits = self._client.limited(limits, model)
         self._counter = Counter(None, model)
         self._can = Abilities()
         fixed = fixed_of(instructions) + json.dumps(self._told)
