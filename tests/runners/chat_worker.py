@@ -28,7 +28,7 @@ async def look() -> str:
 async def main() -> None:
     url, namespace = sys.argv[1:]
     runner = ChatRunner(model="m", tools=[look, pay], client=AsyncOpenAI())
-    async with BatchQueue(url, runner=runner, namespace=namespace, lease=2, log=False):
+    async with BatchQueue(url, runner=runner, namespace=namespace, lease=4, log=False):
         print("UP", flush=True)
         await asyncio.Event().wait()
 

@@ -69,7 +69,7 @@ async def test_it_talks_on_when_the_context_is_full(make: Make, tmp_path: Path) 
     with pytest.raises(DeadLetter) as caught:
         await talk.say("0123456789" * 300)
     assert "too long" in caught.value.reason
-    talk.runner = responses = ResponsesRunner(**OPTIONS)  # the same thread over the other API
+    talk.runner = responses = ResponsesRunner(state="local", **OPTIONS)  # the same thread over the other API
     assert (await talk.say("Still there?")).turns
     await responses.aclose()
     log = (tmp_path / "model.log").read_text(errors="replace")

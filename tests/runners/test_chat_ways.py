@@ -159,7 +159,7 @@ class TestCounting:
 
 async def test_a_thread_goes_from_one_api_to_the_other_and_back_and_loses_nothing(fake: Provider) -> None:
     chat, responses = ChatRunner(model="m", tools=[weather]), ResponsesRunner(model="m", state="local")
-    assert set(chat.kinds) == set(responses.kinds) == {chat.kind, responses.kind}
+    assert {chat.kind, responses.kind} <= set(chat.kinds) & set(responses.kinds)
     talk = Talk(chat)
     fake.script = [Plan(text="Let me see.", calls=[Call("weather", {"city": "Rome"}, "c1")]), Plan(text="Sunny.")]
     await talk.say("Weather?")
