@@ -6,7 +6,8 @@ Importing this package is cheap: a provider's library is imported when its runne
 from __future__ import annotations
 
 from ._tools import ToolCall, ToolError, tool
+from .assistants import AssistantsRunner
 from .chat import ChatRunner
 from .responses import ResponsesRunner
 
-__all__ = ["ChatRunner", "ResponsesRunner", "ToolCall", "ToolError", "tool"]
+__all__ = ["AssistantsRunner", "ChatRunner", "ResponsesRunner", "ToolCall", "ToolError", "tool"]
