@@ -179,12 +179,11 @@ class Threads:
 
 
 def _unmarked(method: Any) -> Callable[..., Any]:
-    """A method of the SDK below its mark of deprecation, if it has one."""
+    """A method of the SDK below its marks of deprecation; some have two, with a check of the arguments between."""
     function = getattr(method, "__func__", None)
-    inner = getattr(function, "__wrapped__", None)
-    if inner is None or not hasattr(function, "__deprecated__") or inspect.isclass(inner):
+    if function is None or not hasattr(function, "__deprecated__"):
         return method
-    return partial(inner, method.__self__)
+    return partial(inspect.unwrap(function), method.__self__)
 
 
 def _events(answer: Any) -> tuple[Any, Json | None]:
