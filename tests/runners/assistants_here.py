@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from streambatch import Answer, Batch, Message
+from streambatch import Answer, Batch, Message, Retry
 from streambatch.runners import AssistantsRunner
 from tests.fakes.provider import Provider, Thread
+from tests.rig import wait_for
 from tests.runners.tools import FakeRun
 
 ASSISTANT = "asst_1"
@@ -31,6 +35,7 @@ class Desk:
         self.runner = AssistantsRunner(ASSISTANT, **{**FAST, **more})
         self.state: Any = None
         self.number = 0
+        self.base = int(time.time() * 1000)  # stream entries are milliseconds
         self.batch = Batch("t", "", ())
         self.run = FakeRun(self.batch)
         self.shown: list[str] = []
@@ -39,7 +44,7 @@ class Desk:
         """The next batch."""
         self.number += 1
         made = [one if isinstance(one, Message) else Message(one, one) for one in said]
-        messages = tuple(replace(one, entry=f"{self.number}-{place}") for place, one in enumerate(made))
+        messages = tuple(replace(one, entry=f"{self.base + self.number}-{place}") for place, one in enumerate(made))
         self.batch = Batch("t", f"{self.number}-0.0-aaaaaaaa", messages, state=self.state, attempt=0)
         self.run = FakeRun(self.batch)
         return self.batch
@@ -57,6 +62,28 @@ class Desk:
         """A new batch, answered at the first attempt."""
         self.new(*said)
         return await self.attempt()
+
+    async def answer(self) -> tuple[Answer, list[Retry]]:
+        """Attempts until there is an answer, as the queue makes them; and what the others raised."""
+        raised: list[Retry] = []
+        while True:
+            try:
+                return await self.attempt(), raised
+            except Retry as retry:
+                assert len(raised) < 9, raised
+                raised.append(retry)
+                await asyncio.sleep(min(retry.after or 0.0, 0.05))
+
+    async def crash(self, when: Callable[[], object], *said: str | Message) -> None:
+        """Begin to answer these messages, and end like a killed process when the provider has come to a point."""
+        if said:
+            self.new(*said)
+        run = asyncio.create_task(self.attempt())
+        await wait_for(lambda: run.done() or when(), "the moment of the crash")
+        assert not run.done(), "it ended by itself"
+        run.cancel()
+        await asyncio.wait([run])
+        assert run.cancelled()
 
     @property
     def preview(self) -> str:
@@ -80,6 +107,11 @@ class Desk:
     def runs(self) -> list[str]:
         """The statuses of the runs of all threads."""
         return [run.status for run in self.fake.runs.values()]
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What is in the checkpoint."""
+        return json.loads(self.run.data or b"{}")
 
     @property
     def started(self) -> list[Any]:

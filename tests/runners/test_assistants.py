@@ -29,7 +29,11 @@ async def test_one_request_brings_the_messages_and_starts_the_run(desk: Desk) ->
             "assistant_id": ASSISTANT,
             "stream": True,
             "additional_messages": [
-                {"role": "user", "content": text, "metadata": {"sb_batch": desk.batch.id, "sb_msg": f"1-{n}"}}
+                {
+                    "role": "user",
+                    "content": text,
+                    "metadata": {"sb_batch": desk.batch.id, "sb_msg": f"{desk.base + 1}-{n}"},
+                }
                 for n, text in enumerate(("one", "two"))
             ],
             "metadata": {"sb_thread": "t", "sb_batch": desk.batch.id, "sb_attempt": "1"},
