@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -20,7 +21,8 @@ FAST: dict[str, Any] = {"poll": 0.005, "grace": 0.02}
 
 
 def hire(fake: Provider) -> None:
-    """Give the provider an assistant."""
+    """Give the provider an assistant; and import the library now, which takes seconds on a busy machine."""
+    importlib.import_module("openai.resources.beta.threads.runs")
     fake.assistants[ASSISTANT] = {"id": ASSISTANT, "instructions": "Be kind.", "model": "m", "tools": []}
 
 
