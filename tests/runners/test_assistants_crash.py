@@ -1,4 +1,4 @@
-"""What AssistantsRunner does after a crash at each step, and after an answer that got lost: nothing twice, nothing lost.
+"""What AssistantsRunner does after a crash at each step, and after an answer that got lost: nothing twice, none lost.
 
 A crash is a task that is cancelled at a moment which the provider tells; what the checkpoint holds then is all that the
 next attempt knows. tests/runners/test_assistants_queue.py does the same with processes that are killed.
