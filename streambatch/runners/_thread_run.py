@@ -36,6 +36,7 @@ from streambatch._ports import Run
 from streambatch.errors import DeadLetter, Retry
 
 from . import _thread_words as words
+from ._client import heard
 from ._errors import Problem, problem, signal
 from ._thread_events import Watch
 from ._thread_place import BAD, ENDS, GOOD, Place, Setup, gone_for_good
@@ -60,6 +61,7 @@ class ThreadRun:
         self._setup = setup
         self._threads = threads
         self._batch = batch
+        self._run = run
         self._place = Place(setup, threads, batch, run)
         self._memo = self._place.memo
         self._watch = Watch(run.emit)
@@ -133,6 +135,7 @@ class ThreadRun:
             try:
                 return await self._started(instructions)
             except Refused as found:
+                heard(self._run, found)
                 if found.sure:
                     self._memo.data.pop("sent", None)
                     await self._memo.save()
@@ -160,6 +163,7 @@ class ThreadRun:
         if instructions:
             request["instructions"] = instructions
         stream, run = await self._threads.start(place.thread, request)
+        heard(self._run, stream)
         return stream, None if run is None else await place.known(run)
 
     async def _unblocked(self, run_id: str) -> Json | None:
@@ -253,10 +257,12 @@ class ThreadRun:
         try:
             events, told = await self._threads.submit(self._place.thread, run["id"], outputs, stream=stream)
         except Refused as found:
+            heard(self._run, found)
             latest = await self._place.again(run)
             if latest.get("status") == "requires_action" and _ids(latest) == _ids(run):
                 raise found from None
             return None, latest  # it has them already, or does not want them any more
+        heard(self._run, events)
         return events, told or run
 
     async def _recognised(self, asked: Sequence[Asked]) -> None:

@@ -45,6 +45,7 @@ class Refused(Problem):
         status: of HTTP, or 0.
         sure: the provider did nothing; else nobody knows.
         blocking: the id of the active run that stands in the way, or "".
+        response: the answer, whose headers say what is left, or None.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -52,6 +53,7 @@ class Refused(Problem):
         super().__init__(found.name, found.why, found.after)
         self.status: int = getattr(error, "status_code", 0) or 0
         self.sure = found.name != "AMBIGUOUS" if not self.status else 400 <= self.status < 500 and self.status != 408
+        self.response: Any = getattr(error, "response", None)
         words = f"{getattr(error, 'message', '')} {getattr(error, 'body', '')}"
         active = _ACTIVE.search(words) if self.status else None
         self.blocking = active[1] if active else ""

@@ -28,7 +28,8 @@ from streambatch._messages import Answer, Batch
 from streambatch._ports import Limits, Run
 from streambatch.errors import UsageError
 
-from ._client import SETTINGS, Client
+from ._client import Client
+from ._params import Instructions, check, instructed
 from ._thread_place import Setup
 from ._thread_run import ThreadRun
 from ._thread_words import instructions_of
@@ -38,7 +39,6 @@ from ._tools import Tool, tools_of
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Instructions = str | Callable[[Batch], str | Awaitable[str | None] | None]
 ThreadOf = Callable[[str], str | Awaitable[str | None] | None]
 _OURS = ("thread_id", "additional_messages", "metadata", "max_retries")
 _ATTACH = ("file_search", "code_interpreter")
@@ -70,7 +70,9 @@ class AssistantsRunner:
             540: the queue ends a Run after ``run_timeout`` (600), and providers a run after about as long.
         foreign: what to do with a run in the thread that was not started by this queue: ``"wait"`` until it has ended,
             or ``"cancel"`` it. Defaults to ``"wait"``.
-        limits: what all Runs with this model and account may use together, over all processes. Defaults to no limits.
+        limits: what all Runs with this assistant (or ``model``) and account may use together, over all processes.
+            Without a scope of its own it gets one from the client, or from the environment. Defaults to no limits; a
+            429 or a wrong key parks its scope in any case.
         **request: ``poll``: seconds between two looks at a run whose stream was lost, defaults to 1; ``grace``: seconds
             after which a request without an answer is believed not to arrive any more, defaults to 10; ``attach``:
             the tools that files are attached for, defaults to ``("file_search",)``; ``stream=False`` for servers that
@@ -103,15 +105,17 @@ class AssistantsRunner:
         limits: Limits | None = None,
         **request: Any,
     ) -> None:
-        self.limits = limits
-        _check(assistant_id, instructions, thread_of, foreign)
+        _check(assistant_id, thread_of, foreign)
         poll, grace = _seconds(request.pop("poll", 1.0), "poll"), _seconds(request.pop("grace", 10.0), "grace")
         timeout, attach = _seconds(request.pop("timeout", 60.0), "timeout"), _attach(request.pop("attach", _ATTACH[:1]))
-        _check_request(request)
+        check("AssistantsRunner", request.get("model") or assistant_id, instructions, request, _OURS)
+        if not isinstance(request.get("stream", True), bool):
+            raise UsageError("stream is True or False")
         functions, told = _tools(tools)
         self._instructions = instructions
         self._thread_of = thread_of
         self._client = Client(client, "beta.threads")
+        self.limits = self._client.limited(limits, request.get("model") or assistant_id)
         self._threads = Threads(self._client, timeout)
         self._setup = Setup(
             assistant=assistant_id,
@@ -143,7 +147,7 @@ class AssistantsRunner:
         one = ThreadRun(self._setup, self._threads, batch, run)
         if one.empty:
             return None
-        return await one.go(await _asked(self._thread_of, batch.thread, "thread_of"), lambda: self._instructed(batch))
+        return await one.go(await self._brought(batch.thread), lambda: self._instructed(batch))
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
         """End the run of *batch* at the provider, and return what had been said.
@@ -162,18 +166,14 @@ class AssistantsRunner:
         await self._client.aclose()
 
     async def _instructed(self, batch: Batch) -> str | None:
-        brought = instructions_of(batch)
-        return brought if brought is not None else await _asked(self._instructions, batch, "instructions")
+        return instructions_of(batch) or await instructed(self._instructions, batch) or None
 
-
-async def _asked(given: Any, about: object, name: str) -> str | None:
-    """A text, or what a function says about *about*."""
-    if callable(given):
-        given = given(about)
+    async def _brought(self, thread: str) -> str | None:
+        given: Any = self._thread_of(thread) if self._thread_of is not None else None
         given = await given if inspect.isawaitable(given) else given
-    if given is not None and not isinstance(given, str):
-        raise UsageError(f"{name} returned {type(given).__name__}, not a str")
-    return given or None
+        if given is not None and not isinstance(given, str):
+            raise UsageError(f"thread_of returned {type(given).__name__}, not a str")
+        return given or None
 
 
 def _tools(given: object) -> tuple[dict[str, Tool], list[Mapping[str, Any]]]:
@@ -209,22 +209,10 @@ def _attach(given: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check(assistant_id: object, instructions: object, thread_of: object, foreign: object) -> None:
+def _check(assistant_id: object, thread_of: object, foreign: object) -> None:
     if not isinstance(assistant_id, str) or not assistant_id:
         raise UsageError("assistant_id is the id of an assistant at the provider, a str that is not empty")
-    if instructions is not None and not isinstance(instructions, str) and not callable(instructions):
-        raise UsageError(f"instructions is a str or a function of the batch, not {type(instructions).__name__}")
     if thread_of is not None and not callable(thread_of):
         raise UsageError(f"thread_of is a function from a thread to the provider's, not {type(thread_of).__name__}")
     if foreign not in ("wait", "cancel"):
         raise UsageError(f"foreign={foreign!r} is neither 'wait' nor 'cancel'")
-
-
-def _check_request(request: Mapping[str, Any]) -> None:
-    for name in request:
-        if name in SETTINGS:
-            raise UsageError(f"{name}= belongs to the client: give client=AsyncOpenAI({name}=...)")
-        if name in _OURS:
-            raise UsageError(f"{name}= is set by AssistantsRunner itself")
-    if not isinstance(request.get("stream", True), bool):
-        raise UsageError("stream is True or False")

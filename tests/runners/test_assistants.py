@@ -56,13 +56,17 @@ async def test_a_server_that_cannot_stream_is_polled(sit: Sit) -> None:
     assert (body["stream"], body["model"], body["temperature"]) == (False, "gpt-5.6", 0.5)
 
 
-@pytest.mark.parametrize("of", [lambda batch: f"for {batch.thread}", None])
-async def test_instructions_come_from_the_runner_and_the_newest_message_that_has_some_wins(sit: Sit, of: Any) -> None:
+@pytest.mark.parametrize("plain", [True, False])
+async def test_instructions_come_from_the_runner_and_the_newest_message_that_has_some_wins(
+    sit: Sit, plain: bool
+) -> None:
+    def at_once(batch: Batch) -> str:
+        return f"for {batch.thread}"
 
     async def later(batch: Batch) -> str:
         return f"for {batch.thread}"
 
-    desk = sit(instructions=of or later)
+    desk = sit(instructions=at_once if plain else later)
     await desk.say("plain")
     newest = [Message(str(n), "x", metadata={"instructions": said}) for n, said in enumerate(("old", "new", ""))]
     await desk.say(*newest, Message("3", "x", metadata={"instructions": 5}))
@@ -245,36 +249,40 @@ async def test_the_library_is_imported_at_the_first_run_only() -> None:
 async def _plain() -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        ({"assistant_id": ""}, "assistant_id"),
-        ({"instructions": ["x"]}, "instructions"),
-        ({"thread_of": {"a": "b"}}, "thread_of"),
-        ({"foreign": "ignore"}, "foreign"),
-        ({"deadline": 0}, "deadline"),
-        ({"poll": True}, "poll"),
-        ({"grace": float("nan")}, "grace"),
-        ({"timeout": "1"}, "timeout"),
-        ({"attach": "web_search"}, "attach"),
-        ({"attach": ()}, "attach"),
-        ({"stream": "yes"}, "stream"),
-        ({"client": object()}, "AsyncOpenAI"),
-        ({"tools": _plain}, "tools is a list"),
-        ({"tools": [{"type": "function", "function": {}}]}, "async function"),
-        ({"tools": [tool(_plain), _plain]}, "two tools"),
-        ({"metadata": {}}, "metadata="),
-        ({"api_key": "x"}, "client=AsyncOpenAI(api_key"),
-    ],
-)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"assistant_id": ""}, "assistant_id"),
+    ({"instructions": ["x"]}, "instructions"),
+    ({"thread_of": {"a": "b"}}, "thread_of"),
+    ({"foreign": "ignore"}, "foreign"),
+    ({"deadline": 0}, "deadline"),
+    ({"poll": True}, "poll"),
+    ({"grace": float("nan")}, "grace"),
+    ({"timeout": "1"}, "timeout"),
+    ({"attach": "web_search"}, "attach"),
+    ({"attach": ()}, "attach"),
+    ({"stream": "yes"}, "stream"),
+    ({"client": object()}, "AsyncOpenAI"),
+    ({"tools": _plain}, "tools is a list"),
+    ({"tools": [{"type": "function", "function": {}}]}, "async function"),
+    ({"tools": [tool(_plain), _plain]}, "two tools"),
+    ({"metadata": {}}, "metadata="),
+    ({"api_key": "x"}, "client=AsyncOpenAI(api_key"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "word"), WRONG)
 def test_wrong_arguments_fail_at_once(arguments: dict[str, Any], word: str) -> None:
+    given: dict[str, Any] = {"assistant_id": "asst_1", **arguments}
     with pytest.raises(UsageError) as caught:
-        AssistantsRunner(**{"assistant_id": "asst_1", **arguments})
+        AssistantsRunner(**given)
     assert word in str(caught.value)
 
 
 async def test_functions_that_return_the_wrong_thing_say_so(sit: Sit) -> None:
+    def five(_: object) -> int:
+        return 5
+
     with pytest.raises(UsageError, match="instructions returned int"):
-        await sit(instructions=lambda batch: 5).say("x")
+        await sit(instructions=five).say("x")
     with pytest.raises(UsageError, match="thread_of returned int"):
-        await sit(thread_of=lambda thread: 5).say("x")
+        await sit(thread_of=five).say("x")

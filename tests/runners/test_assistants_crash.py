@@ -170,7 +170,7 @@ async def test_c19_steps_that_are_cut_off_are_taken_up_where_they_stopped(desk: 
 
 async def test_a_long_thread_is_read_back_to_the_batch_only(desk: Desk) -> None:
     await desk.say("before")
-    old = {**desk.thread.messages[0], "created_at": desk.base // 1000 - 600, "metadata": {}}
+    old: dict[str, Any] = {**desk.thread.messages[0], "created_at": desk.base // 1000 - 600, "metadata": {}}
     desk.thread.messages[:0] = [{**old, "id": f"msg_{n}"} for n in range(300)]
     before = len(desk.fake.requests)
     await desk.say("a")

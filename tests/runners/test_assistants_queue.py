@@ -24,8 +24,7 @@ from tests.runners.assistants_here import hire
 
 STEPS = ("out", "in", "known", "held", "unsent", "sent", "said", "steps", "expires", "twin")
 #: What is left of each step's runs, and how often each item was ordered over both processes.
-RUNS = {name: ["completed"] for name in (*STEPS, "made")}
-RUNS |= {"expires": ["expired", "completed"], "twin": ["failed", "completed"]}
+RUNS = {"expires": ["expired", "completed"], "twin": ["failed", "completed"]}
 ORDERS = {"hold tea": 1, "unsent": 1, "sent": 1, "expires": 1}
 
 
@@ -124,7 +123,7 @@ async def test_c1_c2_c7_c8_c19_c20_c25_c26_a_worker_that_is_killed_at_any_step(
     threads: Mapping[str, Thread] = {**{name: fake.threads[name] for name in STEPS}, "made": made}
     for name, thread in threads.items():
         assert [text for kind, text in thread.history if kind == "user"] == said[name], name
-        assert [run.status for run in thread.runs] == RUNS[name], name
+        assert [run.status for run in thread.runs] == RUNS.get(name, ["completed"]), name
     assert {reply.thread: reply.text for reply in replies if reply.thread in ("known", "held", "said")} == {
         "known": "a long answer",
         "held": "ordered",
@@ -150,10 +149,8 @@ async def test_c7_c8_c16_failures_are_retried_and_refused_messages_are_found_out
         return Plan(end="failed", error={"code": "invalid_prompt"}) if poison else Plan(text="fine")
 
     made = runner([], hold=False)
-    queue = BatchQueue(
-        url, namespace=namespace, runner=made, deliver=deliver, listeners=(events.append,), **{**QUICK, "debounce": 0.2}
-    )
-    async with queue:
+    slow: dict[str, Any] = {**QUICK, "debounce": 0.2, "listeners": (events.append,)}
+    async with BatchQueue(url, namespace=namespace, runner=made, deliver=deliver, **slow) as queue:
         fake.script = [Plan(end="failed"), Plan(cut_after=6, text="first")]
         await queue.submit("t", "hello")
         await wait_for(lambda: len(replies) == 1, "the first reply")
