@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Batch, DeadLetter, Message, Part, Retry, UsageError
+from streambatch import Batch, DeadLetter, Limits, Message, Part, Retry, UsageError
 from streambatch.runners import AssistantsRunner, tool
 from streambatch.runners import _thread_words as words
 from tests.fakes.provider import Plan
@@ -218,6 +218,17 @@ async def test_what_was_written_is_in_no_signal(desk: Desk) -> None:
             await desk.say(secret)
         error = caught.value
         assert secret not in f"{error} {error!r} {error.__dict__} {error.__cause__}"
+
+
+async def test_the_limits_have_a_scope_and_hear_what_is_left(sit: Sit) -> None:
+    desk = sit()
+    desk.fake.switches.limits = True
+    await desk.say("x")
+    assert desk.run.left is not None
+    assert desk.run.left.requests == desk.fake.switches.limit_requests - 1
+    assert desk.runner.limits.scope.startswith("127.0.0.1/asst_1:")
+    assert sit(model="gpt-5.6").runner.limits.scope.startswith("127.0.0.1/gpt-5.6:")
+    assert sit(limits=Limits(scope="acme/large")).runner.limits == Limits(scope="acme/large")
 
 
 async def test_a_cancelled_run_hangs_up(desk: Desk) -> None:

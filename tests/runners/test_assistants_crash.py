@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Retry
+from streambatch import Batch, Retry
 from tests.fakes.provider import Fault, Plan
 from tests.runners.assistants_here import Desk, Sit
 
@@ -59,6 +59,21 @@ async def test_c25_a_thread_that_was_made_before_a_crash_is_used_after_it(desk: 
     assert desk.memo["made"]
     answer, _ = await desk.answer()
     assert answer.text == "I got 1 messages: a"
+    assert answer.state["thread"] == desk.thread.id  # of which there is one
+
+
+async def test_c25_a_thread_is_kept_whatever_happens_before_the_first_request(sit: Sit) -> None:
+    asked: list[str] = []
+
+    def instructions(batch: Batch) -> str:
+        asked.append(batch.thread)
+        if len(asked) == 1:
+            raise Retry(0)
+        return "Be kind."
+
+    desk = sit(instructions=instructions)
+    desk.new("a")
+    answer, _ = await desk.answer()
     assert answer.state["thread"] == desk.thread.id  # of which there is one
 
 
