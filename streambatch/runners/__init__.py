@@ -8,7 +8,18 @@ from __future__ import annotations
 from ._agents_ask import Approval, Approvals
 from ._tools import ToolCall, ToolError, tool
 from .agents import AgentsRunner
+from .assistants import AssistantsRunner
 from .chat import ChatRunner
 from .responses import ResponsesRunner
 
-__all__ = ["AgentsRunner", "Approval", "Approvals", "ChatRunner", "ResponsesRunner", "ToolCall", "ToolError", "tool"]
+__all__ = [
+    "AgentsRunner",
+    "Approval",
+    "Approvals",
+    "AssistantsRunner",
+    "ChatRunner",
+    "ResponsesRunner",
+    "ToolCall",
+    "ToolError",
+    "tool",
+]

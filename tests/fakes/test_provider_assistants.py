@@ -89,6 +89,26 @@ async def test_a_run_answers_the_messages(fake: Provider, bot: Bot) -> None:
     assert fake.history(bot.thread)[-2:] == [("user", "c"), ("assistant", "I got 1 messages: c")]
 
 
+async def test_a_request_has_at_most_32_messages_and_messages_can_be_deleted(fake: Provider, bot: Bot) -> None:
+    given = [{"role": "user", "content": str(n)} for n in range(33)]
+    with pytest.raises(BadRequestError, match="maximum length 32, but got an array with length 33"):
+        await bot.run(additional_messages=given)
+    with pytest.raises(BadRequestError, match="maximum length 32"):
+        await bot.api.create(messages=given)
+    fake.script.append(Plan(hold=(hold := asyncio.Event())))
+    run = await bot.run(additional_messages=given[:3])
+    first = (await bot.api.messages.list(bot.thread, order="asc")).data[0]
+    with pytest.raises(BadRequestError, match="while a run"):
+        await bot.api.messages.delete(first.id, thread_id=bot.thread)
+    hold.set()
+    await ends(fake, run, "completed")
+    assert check(await bot.api.messages.delete(first.id, thread_id=bot.thread)).deleted
+    assert (await bot.texts())[:2] == ["1", "2"]
+    assert [text for kind, text in fake.history(bot.thread) if kind == "user"] == ["1", "2"]
+    with pytest.raises(NotFoundError):
+        await bot.api.messages.delete(first.id, thread_id=bot.thread)
+
+
 async def test_a_stream_has_the_events_in_order(bot: Bot) -> None:
     await bot.say("a")
     found = await bot.stream()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from streambatch.runners import ResponsesRunner
 from tests.fakes import provider as fakes
 from tests.fakes.responses_server import Server, serving
+from tests.runners.assistants_here import Desk, Sit, hire
 
 
 @pytest.fixture
@@ -32,6 +34,27 @@ async def runner(provider: Server) -> AsyncIterator[ResponsesRunner]:
     made = ResponsesRunner(model="m", instructions="Be kind.", state="local")
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+async def sit(fake: fakes.Provider) -> AsyncIterator[Sit]:
+    """Make conversations with an assistant: `sit(deadline=1)`."""
+    hire(fake)
+    made: list[Desk] = []
+
+    def start(**more: Any) -> Desk:
+        made.append(Desk(fake, **more))
+        return made[-1]
+
+    yield start
+    for desk in made:
+        await desk.runner.aclose()
+
+
+@pytest.fixture
+def desk(sit: Sit) -> Desk:
+    """A conversation with an assistant."""
+    return sit()
 
 
 def pytest_configure(config: pytest.Config) -> None:

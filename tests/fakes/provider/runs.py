@@ -13,7 +13,7 @@ from . import items as it
 from .plan import Json, Plan
 from .responses import promised
 from .threadrun import TERMINAL, ThreadRun, new_run
-from .threads import assistant_of, create_thread, new_message, stored
+from .threads import assistant_of, create_thread, new_messages, stored
 from .wire import Answer, Request, Stream, fields_of
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ def _admit(fake: Provider, plan: Plan, thread_id: str, body: dict[str, Json]) ->
         raise errors.missing("assistant_id")
     assistant = assistant_of(fake, body["assistant_id"])
     body["metadata"] = errors.check_metadata(body.get("metadata"))
-    given = [
-        new_message(thread_id, message, f"additional_messages[{number}].")
-        for number, message in enumerate(body.get("additional_messages") or ())
-    ]
+    given = new_messages(thread_id, body, "additional_messages")
     fake.take(plan)
     for message in given:
         thread.add(message)

@@ -92,6 +92,14 @@ def new_message(thread_id: str, body: dict[str, Json], where: str = "") -> Json:
     }
 
 
+def new_messages(thread_id: str, body: dict[str, Json], name: str) -> list[Json]:
+    """The messages of a list in a request, which may have 32."""
+    given = body.get(name) or ()
+    if len(given) > 32:
+        raise errors.too_many(name, 32, len(given))
+    return [new_message(thread_id, message, f"{name}[{number}].") for number, message in enumerate(given)]
+
+
 def stored(fake: Provider, thread_id: str) -> Thread:
     """The thread, or a refusal."""
     if thread_id not in fake.threads:
@@ -145,8 +153,8 @@ async def delete_assistant(fake: Provider, request: Request, assistant_id: str) 
 def create_thread(fake: Provider, body: dict[str, Json]) -> Thread:
     """A new thread with its first messages."""
     thread = Thread(errors.check_metadata(body.get("metadata")))
-    for number, message in enumerate(body.get("messages") or ()):
-        thread.add(new_message(thread.id, message, f"messages[{number}]."))
+    for message in new_messages(thread.id, body, "messages"):
+        thread.add(message)
     fake.threads[thread.id] = thread
     return thread
 
@@ -200,6 +208,19 @@ async def retrieve_message(fake: Provider, request: Request, thread_id: str, mes
     raise errors.refuse(f"No message found with id '{message_id}'.", status=404)
 
 
+async def delete_message(fake: Provider, request: Request, thread_id: str, message_id: str) -> Answer:
+    """DELETE /threads/{id}/messages/{message}."""
+    thread = stored(fake, thread_id)
+    if thread.active is not None:
+        raise errors.run_is_active(thread_id, thread.active.id)
+    for message in thread.messages:
+        if message["id"] == message_id:
+            thread.messages.remove(message)
+            thread.story.remove(message)
+            return Answer({"id": message_id, "object": "thread.message.deleted", "deleted": True})
+    raise errors.refuse(f"No message found with id '{message_id}'.", status=404)
+
+
 ROUTES = (
     ("POST", r"/assistants", create_assistant),
     ("GET", r"/assistants/([^/]+)", retrieve_assistant),
@@ -211,4 +232,5 @@ ROUTES = (
     ("POST", r"/threads/([^/]+)/messages", create_message),
     ("GET", r"/threads/([^/]+)/messages", list_messages),
     ("GET", r"/threads/([^/]+)/messages/([^/]+)", retrieve_message),
+    ("DELETE", r"/threads/([^/]+)/messages/([^/]+)", delete_message),
 )
