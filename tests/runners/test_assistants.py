@@ -131,6 +131,16 @@ def test_the_messages_of_a_run_become_text_and_parts() -> None:
     assert words.said([{"content": [{"type": "refusal", "refusal": "No."}]}]) == ("No.", (), True)
 
 
+async def test_messages_that_came_with_the_run_are_not_its_answer(desk: Desk) -> None:
+    hold = asyncio.Event()
+    desk.fake.script = [Plan(text="the answer", hold=hold)]
+    task = asyncio.create_task(desk.say("a question"))
+    await desk.fake.until(lambda: desk.fake.runs)
+    desk.thread.messages[0]["run_id"] = next(iter(desk.fake.runs))  # some servers say so
+    hold.set()
+    assert (await task).text == "the answer"
+
+
 @pytest.mark.parametrize(
     ("reason", "flag"), [("max_output_tokens", "max_output_tokens"), ("x", "max_prompt_tokens")], ids=str
 )

@@ -35,6 +35,23 @@ async def test_c1_a_crash_between_the_request_and_the_runs_id_starts_no_second_r
     assert len(desk.started) == 2
 
 
+async def test_c1_a_run_is_found_even_if_its_messages_are_listed_later(desk: Desk) -> None:
+    desk.fake.script = [Plan(text="the answer", latency=asyncio.Event())]
+    await desk.crash(lambda: desk.fake.runs, "a")
+    desk.fake.faults = [Fault("/threads/*/messages", "GET", times=1, status=200, body=EMPTY)]
+    assert (await desk.attempt()).text == "the answer"
+    assert in_thread(desk) == (["a"], ["completed"])
+
+
+async def test_c1_a_run_that_failed_before_anybody_knew_it_is_not_adopted(desk: Desk) -> None:
+    desk.fake.script = [Plan(end="failed", latency=asyncio.Event()), Plan(text="the answer")]
+    await desk.crash(lambda: desk.runs == ["failed"], "a")
+    answer, raised = await desk.answer()
+    assert answer.text == "the answer"
+    assert all("on its way" in retry.reason for retry in raised)
+    assert in_thread(desk) == (["a"], ["failed", "completed"])
+
+
 async def test_c1_a_request_that_never_arrived_is_sent_again_once_it_cannot_be_on_its_way(sit: Sit) -> None:
     desk = sit(grace=30)
     desk.fake.faults = [Fault("/threads/*/runs", "POST", times=1, cut="reset")]
