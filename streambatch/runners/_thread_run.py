@@ -277,7 +277,6 @@ class ThreadRun:
             mine.append([call.call_id, digest])
             twin = next((one for one in old if one[1] == digest and one[0] in marks), None)
             if twin is not None:
-                old.remove(twin)
                 marks.setdefault(call.call_id, marks.pop(twin[0]))
         await self._memo.save()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from streambatch import Answer, Batch, Message, Retry
@@ -20,9 +20,17 @@ ASSISTANT = "asst_1"
 FAST: dict[str, Any] = {"poll": 0.005, "grace": 0.02}
 
 
+@cache
+def warm() -> None:
+    """Import the library and make a first client now: it takes seconds on a busy machine, and tests wait for moments."""
+    from openai import AsyncOpenAI
+
+    assert AsyncOpenAI(api_key="none").beta.threads.runs is not None
+
+
 def hire(fake: Provider) -> None:
-    """Give the provider an assistant; and import the library now, which takes seconds on a busy machine."""
-    importlib.import_module("openai.resources.beta.threads.runs")
+    """Give the provider an assistant."""
+    warm()
     fake.assistants[ASSISTANT] = {"id": ASSISTANT, "instructions": "Be kind.", "model": "m", "tools": []}
 
 
@@ -81,7 +89,7 @@ class Desk:
         if said:
             self.new(*said)
         run = asyncio.create_task(self.attempt())
-        await wait_for(lambda: run.done() or when(), "the moment of the crash")
+        await wait_for(lambda: run.done() or when(), "the moment of the crash", deadline=30)
         assert not run.done(), "it ended by itself"
         run.cancel()
         await asyncio.wait([run])

@@ -156,6 +156,12 @@ async def test_c10_a_stream_that_is_lost_is_not_the_end_of_its_run(sit: Sit, pla
     assert answer.flags == ()
 
 
+async def test_a_stream_that_stays_open_after_the_runs_end_is_not_waited_for(desk: Desk) -> None:
+    desk.fake.script = [Plan(text="x", hang_after=11)]
+    async with asyncio.timeout(20):  # a silent server is given 60
+        assert (await desk.say("a")).text == "x"
+
+
 @pytest.mark.parametrize("end", ["error", "nested"])
 async def test_c10_an_error_in_the_stream_says_less_than_the_run(desk: Desk, end: Any) -> None:
     desk.fake.script = [Plan(end=end, error={"code": "rate_limit_exceeded"}), Plan(text="now")]

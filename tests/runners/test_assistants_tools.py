@@ -85,6 +85,7 @@ async def test_c20_a_crash_while_a_tool_runs_runs_only_what_has_no_result(desk: 
     assert "interrupted" in given["c2"]
     assert shop.calls == ["order tea", "order milk"]
     assert (desk.asked, desk.runs) == (["tea"], ["completed"])
+    assert [call_id for call_id, _ in desk.memo["asked"]] == ["c1", "c2"]  # and no more with each replay
 
 
 @pytest.mark.parametrize("after", [True, False])
@@ -183,7 +184,7 @@ async def test_c11_tools_that_take_longer_than_the_deadline_end_their_run(sit: S
     await asyncio.sleep(0.2)
     with pytest.raises(Retry, match="was cancelled"):
         await desk.attempt()
-    assert desk.runs == ["cancelled"]
+    assert (desk.runs, outputs(desk), shop.calls) == (["cancelled"], [], ["order tea"])
 
 
 async def test_a_tool_that_wants_a_retry_leaves_the_run_waiting_for_it(desk: Desk, shop: Shop) -> None:
