@@ -13,9 +13,10 @@ from typing import Any
 
 from streambatch import BatchQueue, Reply
 from streambatch.runners import AssistantsRunner, tool
-from tests.runners.assistants_here import ASSISTANT, FAST
+from tests.runners.assistants_here import ASSISTANT, FAST, warm
 
-QUICK: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.02, "backoff_max": 0.05, "log": False}
+#: The lease is long enough for a worker on a busy machine: one that loses it by itself would be no crash of ours.
+QUICK: dict[str, Any] = {"lease": 4.0, "debounce": 0.02, "backoff": 0.02, "backoff_max": 0.05, "log": False}
 
 
 def runner(threads: list[str], hold: bool) -> AssistantsRunner:
@@ -39,6 +40,7 @@ async def deliver(reply: Reply) -> None:
 
 async def main() -> None:
     told = json.loads(sys.argv[1])
+    warm()
     made = runner(told["threads"], hold=True)
     async with BatchQueue(told["url"], runner=made, deliver=deliver, namespace=told["namespace"], **QUICK):
         print("READY", flush=True)

@@ -22,7 +22,7 @@ FAST: dict[str, Any] = {"poll": 0.005, "grace": 0.02}
 
 @cache
 def warm() -> None:
-    """Import the library and make a first client now: it takes seconds on a busy machine, and tests wait for moments."""
+    """Import the library and make a first client now: on a busy machine that takes seconds, and tests wait for more."""
     from openai import AsyncOpenAI
 
     assert AsyncOpenAI(api_key="none").beta.threads.runs is not None

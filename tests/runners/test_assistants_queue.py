@@ -80,7 +80,7 @@ class Stage:
             made = [thread.runs for name, thread in self.fake.threads.items() if name not in STEPS]
             return all(one in asked for one in waiting) and all((waits, said, steps, going, *running, *made, made))
 
-        await wait_for(there, "all threads to stand at their steps", deadline=30)
+        await wait_for(there, "all threads to stand at their steps", deadline=60)
 
     def let_go(self) -> None:
         for run in self.fake.threads["expires"].runs:
@@ -88,7 +88,7 @@ class Stage:
         self.go.set()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_c1_c2_c7_c8_c19_c20_c25_c26_a_worker_that_is_killed_at_any_step(
     fake: Provider, url: str, namespace: str, start_child: StartChild, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,13 +107,13 @@ async def test_c1_c2_c7_c8_c19_c20_c25_c26_a_worker_that_is_killed_at_any_step(
         for name, texts in said.items():
             await asyncio.gather(*(queue.submit(name, text, message_id=text, debounce=0.5) for text in texts))
         await stage.reached()
-        await child.expect("TOOL hold tea")
+        await child.expect("TOOL hold tea", deadline=60)
         child.kill9()
         await child.wait()
     stage.let_go()
     second = runner(list(STEPS), hold=False)
     async with BatchQueue(url, namespace=namespace, runner=second, deliver=deliver, **QUICK):
-        await wait_for(lambda: len(replies) == len(said), "a reply for each thread", deadline=30)
+        await wait_for(lambda: len(replies) == len(said), "a reply for each thread", deadline=60)
     tools = [line for line in (*child.lines, *capsys.readouterr().out.split("\n")) if line.startswith("TOOL ")]
     assert {item: tools.count(f"TOOL {item}") for item in ORDERS} == ORDERS
     assert len(tools) == sum(ORDERS.values())
@@ -153,11 +153,11 @@ async def test_c7_c8_c16_failures_are_retried_and_refused_messages_are_found_out
     async with BatchQueue(url, namespace=namespace, runner=made, deliver=deliver, **slow) as queue:
         fake.script = [Plan(end="failed"), Plan(cut_after=6, text="first")]
         await queue.submit("t", "hello")
-        await wait_for(lambda: len(replies) == 1, "the first reply")
+        await wait_for(lambda: len(replies) == 1, "the first reply", deadline=30)
         fake.rule = refuses
         await asyncio.gather(*(queue.submit("t", text) for text in ("a", "b", "poison", "c")))
-        await wait_for(lambda: len(replies) == 3, "the replies of all halves but one")
-        await wait_for(lambda: [one for one in events if isinstance(one, Dead)], "the dead letter")
+        await wait_for(lambda: len(replies) == 3, "the replies of all halves but one", deadline=30)
+        await wait_for(lambda: [one for one in events if isinstance(one, Dead)], "the dead letter", deadline=30)
     (thread,) = fake.threads.values()
     assert [text for kind, text in thread.history if kind == "user"] == ["hello", "a", "b", "c"]
     assert [reply.text for reply in replies] == ["first", "fine", "fine"]
@@ -187,7 +187,7 @@ async def test_cancel_in_the_queue_ends_the_providers_run_and_the_thread_goes_on
         assert caught.value.reply is not None
         assert caught.value.reply.text == "half "
         await queue.submit("t", "and now?")
-        await wait_for(lambda: len(replies) == 2, "the next reply")
+        await wait_for(lambda: len(replies) == 2, "the next reply", deadline=30)
     assert [run.status for run in fake.runs.values()] == ["cancelled", "completed"]
     assert replies[0].flags == ("incomplete", "cancelled")
     (thread,) = fake.threads.values()
