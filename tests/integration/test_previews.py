@@ -17,6 +17,7 @@ from streambatch import (
     QueueClosed,
     ReplyExpired,
     Retry,
+    RunCancelled,
     Streamed,
     UsageError,
 )
@@ -219,6 +220,53 @@ async def test_a_batch_that_fails_for_good_ends_too(stage: Stage) -> None:
     assert kinds(seen) == ["started", "text", "end"]
     with pytest.raises(DeadLettered):
         await receipt.reply(1)
+
+
+async def test_a_run_that_is_cancelled_shows_what_it_said_and_ends(stage: Stage) -> None:
+    """What was emitted up to the cancellation is seen, then the end; nothing is shown afterwards."""
+    runs: list[Any] = []
+
+    async def slow(_: Batch, run: Any) -> str:
+        runs.append(run)
+        run.emit("one ")
+        await stage.gate.wait()
+        run.emit("two")
+        await asyncio.Event().wait()
+        return "never"
+
+    stage.play = slow
+    await stage.worker(previews=0.01)
+    web = await stage.web()
+    receipt = await web.submit("t", "hi")
+    following = receipt.events()
+    assert [(await anext(following)).data for _ in range(2)] == [None, "one "]
+    stage.gate.set()
+    await wait_for(lambda: runs[0].outlet.pieces, "the second piece")
+    assert (await web.cancel("t")).run
+    assert text(await all_of(following)) == "two"
+    with pytest.raises(RunCancelled):
+        await receipt.reply(1)
+    runs[0].emit("late")
+    assert text(await all_of(receipt.events())) == "one two"
+
+
+async def test_both_halves_of_a_split_batch_restart(stage: Stage) -> None:
+    """What the whole batch was told is void for each half."""
+
+    async def poisoned(batch: Batch, run: Any) -> str:
+        run.emit(batch.text)
+        if batch.text != "good":
+            raise DeadLetter("poison", split=True)
+        return "done"
+
+    stage.play = poisoned
+    await stage.worker()
+    web = await stage.web()
+    bad, good = await web.submit("t", "bad", debounce=0.2), await web.submit("t", "good", debounce=0.2)
+    for receipt, said in ((bad, "bad"), (good, "good")):
+        seen = await all_of(receipt.events())
+        assert kinds(seen) == ["started", "text", "restarted", "text", "end"]
+        assert [event.data for event in seen if event.kind == "text"] == ["bad\ngood", said]
 
 
 # ── going on ──
