@@ -163,7 +163,7 @@ class _Chat:
             queue.deliver(self._deliver)
             async with queue:
                 self._leave = True
-                await self._look(queue)
+                await self._look(queue, runner.limits.scope)
                 await (self._talk(queue) if sys.stdin.isatty() else self._pipe(queue))
         return self._code or (1 if self._screen.dead else 0)
 
@@ -216,11 +216,14 @@ class _Chat:
         if left:
             self._screen.say(f"  {messages(len(left))} wait and will be answered at the next start")
 
-    async def _look(self, queue: BatchQueue) -> None:
+    async def _look(self, queue: BatchQueue, scope: str) -> None:
         """What is left from last time is due at once, or said to wait for its next try."""
         await queue.run_now(self._wishes.thread)
-        found = await queue.explain(self._wishes.thread)
-        if found.state == "retrying" and (found.wake or 0) > 1:
+        found, refused = await queue.explain(self._wishes.thread), await queue.scope(scope)
+        if found.in_batch and refused.state == "parked":
+            when = f"tried again in {max(1.0, refused.seconds):.0f} s"
+            self._screen.say(f"  {messages(found.in_batch)} left from last time: {refused.reason}; {when}")
+        elif found.state == "retrying" and (found.wake or 0) > 1:
             self._screen.say(f"  {messages(found.in_batch)} left from last time: {found.reason}")
 
     async def _pipe(self, queue: BatchQueue) -> None:

@@ -166,7 +166,7 @@ async def test_a_refused_key_is_said_and_the_messages_stay(provider: Server, sta
     assert "gave up; the messages are kept" in chat.err
     chat = await start_chat(provider.url)
     await chat.give("")
-    await chat.until("1 message left from last time: the Run failed")
+    await chat.until("1 message left from last time: the provider answered HTTP 401 invalid_api_key (pause); tried")
     assert await chat.kill(signal.SIGINT) == 130
     assert len(provider.requests) == 1
 
