@@ -27,7 +27,7 @@ from agents import Agent, AgentsException, FunctionTool, Handoff, Model, ModelPr
 from openai import OpenAIError
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseTextDeltaEvent
 
-from ._errors import Problem, problem, problem_of
+from ._errors import UNASKED, Problem, problem, problem_of
 from ._journal import Journal, inside, question
 from ._tools import Policy, interrupted
 
@@ -179,7 +179,7 @@ class Provider(ModelProvider):
             try:
                 self._made[model_name] = Recorded(self._inner.get_model(model_name), self._journal)
             except OpenAIError:
-                raise problem("no_api_key") from None
+                raise Problem("PAUSE", f"{UNASKED}there is no key; set OPENAI_API_KEY") from None
         return self._made[model_name]
 
 

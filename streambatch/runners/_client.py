@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from streambatch._ports import Limits, Quota, Run
 from streambatch.errors import UsageError
 
-from ._errors import problem
+from ._errors import UNASKED, Problem
 from ._limits import quota_of, scope_of
 
 if TYPE_CHECKING:
@@ -112,6 +112,6 @@ def _make(part: str) -> Any:
     try:
         client = AsyncOpenAI()
     except OpenAIError:
-        raise problem("no_api_key") from None
+        raise Problem("PAUSE", f"{UNASKED}there is no key; set OPENAI_API_KEY") from None
     attrgetter(part)(client)  # the library imports this part of itself at the first look
     return client

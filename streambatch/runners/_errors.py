@@ -42,7 +42,15 @@ from streambatch.errors import DeadLetter, Park, Retry
 Class = Literal["BUSY", "REPAIR", "ALREADY", "LIMIT", "PAUSE", "AMBIGUOUS", "CONTEXT", "PERMANENT"]
 LONGEST_WAIT = 86_400.0
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})  # of the transport: no byte was sent
+_BAD_ADDRESS = frozenset({"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"})
+_SAID = frozenset(  # what a refused parameter may be and have to do with this batch; any other is the set-up's
+    {"input", "messages", "message", "content", "prompt", "image", "images", "file", "files", "instructions",
+     "additional_messages", "attachments", "conversation", "tool_outputs"}
+)  # fmt: skip
+_PARAMETER = re.compile(r"([A-Za-z_]+)[A-Za-z0-9_.\[\]-]{0,63}")
 _VAGUE = frozenset({"server_error", "invalid_request_error"})  # as a type they say less than the words
+_ARGUMENT = re.compile(r"unexpected keyword argument '(\w{1,64})'")
+UNASKED = "nobody was asked: "
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -86,10 +94,10 @@ TABLE: tuple[Row, ...] = (
             " spend_limit_exceeded project_spend_limit_exceeded organization_spend_limit_exceeded"
             " usage_limit_exceeded project_usage_limit_exceeded organization_usage_limit_exceeded"
             " invalid_api_key authentication_error permission_error account_deactivated model_not_found no_api_key"
-            " wrong_options"
+            " wrong_options unsupported_parameter unknown_parameter unsupported_value"
         ),
         ("exceeded your current quota", "incorrect api key provided"),
-        frozenset({401, 402, 403, 404}),
+        frozenset({401, 402, 403, 404, 405, 501}),
     ),
     Row(
         "CONTEXT",
@@ -177,13 +185,33 @@ def _phrase(words: str) -> tuple[Class, str] | None:
 
 
 def problem(
-    code: object = "", kind: object = "", words: object = "", status: int = 0, after: float | None = None
+    code: object = "",
+    kind: object = "",
+    words: object = "",
+    status: int = 0,
+    after: float | None = None,
+    parameter: object = "",
 ) -> Problem:
-    """A Problem from the fields of an error object; whatever is not text counts as missing."""
-    code, kind, words = (value if isinstance(value, str) else "" for value in (code, kind, words))
+    """A Problem from the fields of an error object; whatever is not text counts as missing.
+
+    A refused parameter that has nothing to do with what was said is refused for everybody: nobody's messages should
+    die of a ``temperature`` that the model does not take.
+    """
+    code, kind, words, parameter = (v if isinstance(v, str) else "" for v in (code, kind, words, parameter))
     shown = next((name for name in (code, kind) if _WORD.fullmatch(name)), "")
     why = " ".join(([f"HTTP {status}"] if status else []) + ([shown] if shown else [])) or "no reason given"
-    return Problem(class_of(code, kind, words, status), why, after, (_phrase(words) or ("", ""))[1])
+    name, root = class_of(code, kind, words, status), _PARAMETER.fullmatch(parameter)
+    if name == "PERMANENT" and status == 400 and root and root[1] not in _SAID and _unknown(code, words):
+        name = "PAUSE"
+    elif name == "PAUSE" and root and root[1] in _SAID and status == 400:
+        name = "PERMANENT"
+    why = f"{why}, parameter {parameter}" if root else why
+    return Problem(name, why, after, (_phrase(words) or ("", ""))[1])
+
+
+def _unknown(code: str, words: str) -> bool:
+    """Whether neither the code nor the words say what is wrong."""
+    return not any(code in row.codes for row in TABLE if code) and _phrase(words) is None
 
 
 def problem_of(error: Exception) -> Problem:
@@ -191,9 +219,13 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, TypeError):
-        return problem("wrong_options", words=type(error).__name__)
-    if type(error.__cause__).__name__ in _NOT_SENT:
-        return Problem("LIMIT", f"nothing: {type(error.__cause__).__name__}")
+        wrong = _ARGUMENT.search(str(error))
+        return Problem("PAUSE", f"{UNASKED}{wrong[1]}= is no argument of this API" if wrong else "wrong_options")
+    cause = type(error.__cause__).__name__
+    if cause in _NOT_SENT:
+        return Problem("LIMIT", f"{UNASKED}{cause}")
+    if cause in _BAD_ADDRESS:
+        return Problem("PAUSE", f"{UNASKED}the address is no http(s) URL ({cause})")
     body = getattr(error, "body", None)
     fields: Mapping[str, object] = cast("Mapping[str, object]", body) if isinstance(body, Mapping) else {}
     response = getattr(error, "response", None)
@@ -204,6 +236,7 @@ def problem_of(error: Exception) -> Problem:
         getattr(error, "message", "") if status or fields else "",
         status,
         retry_after(getattr(response, "headers", {})),
+        getattr(error, "param", None) or fields.get("param"),
     )
     return found if status or fields else Problem("AMBIGUOUS", type(error).__name__)
 
@@ -236,7 +269,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def signal(found: Problem) -> NoReturn:
     """Raise what the queue must do about *found*: Park, Retry or DeadLetter. Its text is the class and the code."""
-    said = f"the provider answered {found.why}"
+    said = found.why if found.why.startswith(UNASKED) else f"the provider answered {found.why}"
     if found.name in ("CONTEXT", "PERMANENT"):
         too_long = "the messages are too long for the model's context, even with all earlier turns forgotten; "
         raise DeadLetter((too_long if found.name == "CONTEXT" else "") + said) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from streambatch._messages import Answer, Batch
@@ -50,11 +51,14 @@ def check(name: str, model: object, instructions: object, request: Mapping[str, 
         request: further parameters of each request.
         ours: parameters that the runner sets itself.
     """
+    own = ("model", "instructions", "state", "tools", "client", "context_tokens", "count", "limits", "deadline")
     if not isinstance(model, str) or not model:
         raise UsageError("model is the name of a model at the provider, a str that is not empty")
     if instructions is not None and not isinstance(instructions, str) and not callable(instructions):
         raise UsageError(f"instructions is a str or a function of the batch, not {type(instructions).__name__}")
     for given in request:
+        if given not in own and (close := get_close_matches(given, own, 1, 0.8)):
+            raise UsageError(f"{name} has no argument {given}=; did you mean {close[0]}=?")
         if given in ours:
             raise UsageError(f"{given}= is set by {name} itself")
         if given in SETTINGS:

@@ -126,9 +126,9 @@ class AgentsRunner:
         self._policies: dict[str, Policy] = {**(policies or {})}
         self._approvals = approvals or Approvals()
         self._options = {**options, "max_turns": max_turns}
-        if limits is not None:
-            model = agent.model if isinstance(agent.model, str) else agent.name
-            self.limits = limits if limits.scope else replace(limits, scope=_SCOPE.sub("_", f"agents:{model}")[:64])
+        limits = Limits() if limits is None else limits  # without numbers, too, a 429 is everybody's
+        model = agent.model if isinstance(agent.model, str) else agent.name
+        self.limits = limits if limits.scope else replace(limits, scope=_SCOPE.sub("_", f"agents:{model}")[:64])
 
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Answer *batch*; None if nothing in it has content.

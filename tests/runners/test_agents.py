@@ -272,7 +272,7 @@ def test_limits_get_a_scope_of_their_own() -> None:
     named = AgentsRunner(Agent(name="a", model="gpt 5"), limits=Limits(concurrent=2))
     assert named.limits.scope == "agents:gpt_5"
     assert AgentsRunner(guide(), limits=Limits(scope="mine")).limits.scope == "mine"
-    assert not hasattr(AgentsRunner(guide()), "limits")
+    assert AgentsRunner(guide()).limits.scope == "agents:guide"
 
 
 def test_importing_the_runners_imports_no_sdk_and_needs_none() -> None:

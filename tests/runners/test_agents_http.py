@@ -270,7 +270,7 @@ async def test_without_a_key_everything_waits(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Retry) as caught:
         await runner.run(one, FakeRun(one))
     assert not caught.value.count
-    assert "no_api_key" in str(caught.value)
+    assert "set OPENAI_API_KEY" in str(caught.value)
     await runner.aclose()
 
 

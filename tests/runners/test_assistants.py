@@ -258,7 +258,7 @@ async def test_without_a_key_nothing_dies(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Retry) as caught:
         await AssistantsRunner("asst_1").run(one, FakeRun(one))
     assert not caught.value.count
-    assert "no_api_key" in str(caught.value)
+    assert "set OPENAI_API_KEY" in str(caught.value)
 
 
 async def test_the_library_is_imported_at_the_first_run_only() -> None:

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
-from streambatch import DeadLetter, Retry
-from streambatch.runners import ResponsesRunner
+from streambatch import DeadLetter, Park, Retry, UsageError
+from streambatch.runners import ChatRunner, ResponsesRunner
 from streambatch.runners._errors import TABLE, class_of, retry_after
 from tests.fakes.responses_server import Server, Step
 from tests.runners.tools import ask, batch
 
 
-def refusal(status: int, code: Any = None, kind: Any = None, words: str = "w", **headers: str) -> Step:
-    return Step(status=status, body={"error": {"code": code, "type": kind, "message": words}}, headers=headers)
+def refusal(
+    status: int, code: Any = None, kind: Any = None, words: str = "w", param: Any = None, **headers: str
+) -> Step:
+    error = {"code": code, "type": kind, "message": words, "param": param}
+    return Step(status=status, body={"error": error}, headers=headers)
 
 
 FREE: list[tuple[str, Step, float, float]] = [
@@ -38,6 +41,10 @@ FREE: list[tuple[str, Step, float, float]] = [
     ("no money", refusal(402), 30, 60),
     ("no such model", refusal(404, "model_not_found"), 30, 60),
     ("no such path", Step(status=404, body="<html>"), 30, 60),
+    ("option", refusal(400, "unsupported_value", "invalid_request_error", param="temperature"), 30, 60),
+    ("option, no code", refusal(400, None, "invalid_request_error", param="reasoning.effort"), 30, 60),
+    ("unknown option", refusal(400, "unknown_parameter", "invalid_request_error", param="tools[0].strict"), 30, 60),
+    ("not implemented", Step(status=501, body="<html>"), 30, 60),
     ("limit in the stream", Step(end="failed", error={"code": "rate_limit_exceeded", "message": "w"}), 5, 10),
     ("limit as an event", Step(end="error", error={"code": "rate_limit_exceeded", "message": "w"}), 5, 10),
     ("limit as an object", Step(end="nested", error={"code": "rate_limit_exceeded", "message": "w"}), 5, 10),
@@ -66,6 +73,9 @@ DEAD: list[tuple[str, Step]] = [
     ("image", Step(end="failed", error={"code": "failed_to_download_image", "message": "w"})),
     ("no eyes", refusal(500, 500, "server_error", "image input is not supported - hint: mmproj")),
     ("flagged", refusal(403, 403, None, "This model requires moderation and your input was flagged for x")),
+    ("content", refusal(400, "unsupported_value", "invalid_request_error", param="input[0].content")),
+    ("content, no code", refusal(400, None, "invalid_request_error", param="messages[3].content[1]")),
+    ("instructions", refusal(400, "invalid_value", "invalid_request_error", param="instructions")),
     ("too large", Step(status=413, body="too large")),
     ("unprocessable", refusal(422)),
     ("bad request", refusal(400)),
@@ -152,3 +162,36 @@ def test_retry_after_as_a_date_and_as_nonsense() -> None:
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({"retry-after": "nan"}) is None
     assert retry_after({}) is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1/v1", "ftp://127.0.0.1/v1"])
+async def test_an_address_that_is_none_waits_for_a_right_one(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    runner = ResponsesRunner(model="m", state="local")
+    with pytest.raises(Park) as caught:
+        await ask(runner, batch("x"))
+    assert "nobody was asked: the address is no http(s) URL" in str(caught.value)
+    await runner.aclose()
+
+
+async def test_an_argument_that_the_library_does_not_know_is_named(provider: Server) -> None:
+    runner = ResponsesRunner(model="m", state="local", top_q=1)
+    with pytest.raises(Park) as caught:
+        await ask(runner, batch("x"))
+    assert "nobody was asked: top_q= is no argument of this API" in str(caught.value)
+    await runner.aclose()
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("instrctions", "instructions"), ("dedline", "deadline")])
+def test_a_typo_in_an_argument_of_ours_is_refused_at_once(wrong: str, right: str) -> None:
+    for made in (ResponsesRunner, ChatRunner):
+        with pytest.raises(UsageError, match=f"did you mean {right}="):
+            made(model="m", **{wrong: "x"})
+
+
+async def test_a_refused_option_is_named(provider: Server, runner: ResponsesRunner) -> None:
+    provider.script = [refusal(400, "unsupported_value", "invalid_request_error", "secret", "temperature")]
+    with pytest.raises(Park) as caught:
+        await ask(runner, batch("x", "y"))
+    assert str(caught.value) == "the provider answered HTTP 400 unsupported_value, parameter temperature (pause)"

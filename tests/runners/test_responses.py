@@ -176,7 +176,7 @@ async def test_without_a_key_nothing_dies(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Retry) as caught:
         await ask(ResponsesRunner(model="m", state="local"), batch("x"))
     assert not caught.value.count
-    assert "no_api_key" in str(caught.value)
+    assert "set OPENAI_API_KEY" in str(caught.value)
 
 
 @pytest.mark.parametrize(
