@@ -45,7 +45,7 @@ from ._conversation import Talk
 from ._errors import Problem, signal
 from ._hosted import HostedRun, answer_at
 from ._local import KINDS, Counter, Room, Turns, check_tokens
-from ._memo import Memo
+from ._memo import Memo, divisible
 from ._params import Instructions, check, fixed_of, flagged, instructed, steps_of
 from ._steps import said_until_now
 from ._stream import Response, completion_of
@@ -169,7 +169,7 @@ class ResponsesRunner:
             try:
                 signal(found)
             except DeadLetter as dead:
-                raise DeadLetter(dead.reason, split=len(batch.messages) > 1) from None
+                raise DeadLetter(dead.reason, split=divisible(batch, run)) from None
         return flagged(answer, self._most)
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
