@@ -65,7 +65,7 @@ class Talk:
 
     Args:
         batch: the batch, with the thread's state and history.
-        memo: its checkpoint; ``conversation`` and ``base`` are written here and nowhere else.
+        memo: its checkpoint; ``conversation``, ``base`` and ``behind`` are written here and nowhere else.
         asking: asks.
         client: where to ask.
         room: what of the local history fits.
@@ -84,7 +84,7 @@ class Talk:
         state = past.mapping(batch.state if batch.kind == KIND else None)
         memo.data.setdefault("conversation", state.get("conversation"))
         memo.data.setdefault("base", state.get("base"))
-        self._behind = min(int(state.get("behind") or 0), len(self._turns))
+        self._behind = min(int(memo.data.get("behind", state.get("behind")) or 0), len(self._turns))
         self._adopted = False
         self._extra: list[past.Item] = []
 
@@ -138,7 +138,7 @@ class Talk:
                 await api.conversations.items.create(made.id, items=items[start : start + MOST_ITEMS])
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user
             _refuse(error) if made is None else _raise(error)
-        self._behind = 0
+        self._behind = memo["behind"] = 0  # for the next attempt, too: what is kept is told
         memo["conversation"], memo["base"] = made.id, await self._last(made.id)
         await self._asking.forget()
         await self._memo.save()
