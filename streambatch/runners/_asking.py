@@ -148,6 +148,16 @@ class Asking:
             if getattr(error, "status_code", 0) not in (400, 404, 409, 422):
                 raise found from None
 
+    async def failed(self) -> bool:
+        """Whether the response of the step under way is known to have ended without success; it leaves nothing."""
+        try:
+            await self._look()
+        except Ended:
+            return True
+        except Exception:  # noqa: BLE001 - there is none, or it cannot be looked at: nobody knows
+            return False
+        return False
+
     async def kept(self, completion: Completion) -> bool:
         """Whether a server that took a response to keep it has kept it: some ignore that silently (C22). Asked once."""
         if self._can.chain is None:

@@ -187,11 +187,13 @@ class ResponsesRunner:
             return answer_of(Memo(run, LOCAL), batch)
         if "end" in memo.data:
             return answer_at(memo.data["end"])
+        asking = Asking(self._client, memo, run, self._deadline, self._can)
         try:
-            await Asking(self._client, memo, run, self._deadline, self._can).end()
+            await asking.end()
         except Problem as found:
             signal(found)
-        return self._until_now(memo, batch)
+        told = self._kind_of(batch) == CONVERSATION and bool(memo.data.get("steps") or not await asking.failed())
+        return self._until_now(memo, batch, told=told)
 
     async def aclose(self) -> None:
         """Close the client, if it was made here; a later Run makes a new one."""
@@ -240,13 +242,15 @@ class ResponsesRunner:
         one = ChatRun(self._tools, self._max_steps, batch, run, room, LOCAL)
         return replace(await one.go(turn, ask, self._counter), kind=LOCAL)
 
-    def _until_now(self, memo: Memo, batch: Batch) -> Answer | None:
+    def _until_now(self, memo: Memo, batch: Batch, *, told: bool) -> Answer | None:
+        """What had been said; *told*: the conversation has some of it, or all, so it is left behind for a new one."""
         found = said_until_now(memo, batch)
         if found is None:
             return None
         text, turn = found
         state = past.mapping(batch.state)
-        known = {name: value for name, value in state.items() if name in ("head", "conversation", "base")}
+        names = () if told else ("head", "conversation", "base")
+        known = {name: value for name, value in state.items() if name in names}
         # The provider's history does not have this turn: it is told with the next one.
         told: dict[str, Any] = {"v": 1, **known, "behind": int(state.get("behind") or 0) + 1}
         return Answer(text, told, flags=("incomplete",), turns=(turn,), kind=self._kind_of(batch))
