@@ -207,12 +207,14 @@ class Talk:
             if found.name in ("BUSY", "AMBIGUOUS", "LIMIT"):
                 raise found from None
 
-    async def _polled(self, conversation: str, given: Sequence[past.Item]) -> list[Mapping[str, Any]]:
+    async def _polled(
+        self, conversation: str, given: Sequence[past.Item], *, silent: bool = False
+    ) -> list[Mapping[str, Any]]:
         """The items after the base, when the answer to *given* is among them, or would be if there was one."""
         until, tries = asyncio.get_running_loop().time() + COMMIT, 0
         while True:
             items = await self._after(conversation)
-            if _answer_in(items, given) is not None or asyncio.get_running_loop().time() > until:
+            if _answer_in(items, given, silent=silent) is not None or asyncio.get_running_loop().time() > until:
                 return items
             await asyncio.sleep(WAITS[min(tries, len(WAITS) - 1)])
             tries += 1
@@ -220,11 +222,14 @@ class Talk:
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """Wait until the items of a completed response are in the conversation; add them if they do not come."""
         adopted, self._adopted = self._adopted, False
+        for name in ("busy", "locked"):
+            self._memo.data.pop(name, None)
         if adopted:
             return
         conversation, given = cast("str", self._memo.data["conversation"]), [*self._extra, *self._new(turn)]
-        items = await self._polled(conversation, given)
-        if _answer_in(items, given) is not None:
+        silent = not completion.text and not completion.calls
+        items = await self._polled(conversation, given, silent=silent)
+        if _answer_in(items, given, silent=silent) is not None:
             self._memo.data["base"] = items[-1].get("id")
             return
         if not self._asking.echo.get("conversation"):
@@ -288,13 +293,15 @@ class Talk:
 _CALL, _OUTPUT = "function_call", "function_call_output"
 
 
-def _answer_in(items: Sequence[Mapping[str, Any]], given: Sequence[past.Item]) -> Completion | None:
-    """The answer among *items*, if they begin with what was *given* and something was said to it."""
+def _answer_in(
+    items: Sequence[Mapping[str, Any]], given: Sequence[past.Item], *, silent: bool = False
+) -> Completion | None:
+    """The answer among *items*, if they begin with what was *given* and something was said to it, or *silent*."""
     size = len(given)
-    if len(items) <= size or [_said(item) for item in items[:size]] != [_said(item) for item in given]:
+    if len(items) < size or [_said(item) for item in items[:size]] != [_said(item) for item in given]:
         return None
     text, refused, calls = said_in(items[size:])
-    if not text and not calls:
+    if not text and not calls and not silent:
         return None
     done = {item.get("call_id") for item in items[size:] if item.get("type") == _OUTPUT}
     return Completion(text, tuple(c for c in calls if c.id not in done), ("refusal",) if refused else ())
