@@ -93,7 +93,7 @@ class Asking:
 
     def __init__(self, client: Client, memo: Memo, run: Run, deadline: float, abilities: Abilities) -> None:
         self._client, self._memo, self._run = client, memo, run
-        self._deadline = deadline
+        self.deadline = deadline
         self._can = abilities
         self._mute = False
         self._saved = 0.0
@@ -216,7 +216,7 @@ class Asking:
     # ── inside ──
 
     async def _within(self, work: Awaitable[Completion]) -> Completion:
-        left = self.step["sent"] + self._deadline - time()
+        left = self.step["sent"] + self.deadline - time()
         scope = asyncio.timeout(max(left, LEAST))
         try:
             async with scope:
@@ -231,13 +231,13 @@ class Asking:
 
     async def _overdue(self) -> Completion:
         """Too late: end it, and look once more, because it may have been done at the last moment."""
-        with suppress(Problem, TimeoutError):
+        with suppress(Exception):  # whatever the library raises: nobody can wait for it any longer
             async with asyncio.timeout(LEAST):
                 await self.end()
                 if self.step.get("id") and (found := await self._look()) is not None:
                     return found
         await self.forget()
-        raise Overdue("AMBIGUOUS", f"nothing within {self._deadline:g} s: it was cancelled")
+        raise Overdue("AMBIGUOUS", f"nothing within {self.deadline:g} s: it was cancelled")
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
         try:

@@ -257,6 +257,9 @@ class Talk:
         if found.name == "BUSY":
             busy = int(self._memo.data.get("busy", 0))
             self._memo.data["busy"] = busy + 1
+            if time() - self._memo.data.setdefault("locked", time()) > self._asking.deadline + PATIENCE:
+                await self._replace()  # whatever holds the lock is stuck, or is none of ours
+                return "conversation"
             await self._memo.save()
             # The intent was refused, so it is none; but what holds the lock may be an earlier one of ours.
             raise Retry(min(15.0, 2.0**busy), count=False, reason=f"the provider answered {found.why} (busy)")
