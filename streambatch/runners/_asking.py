@@ -300,9 +300,7 @@ class Asking:
         if stream and step.get("bg"):
             after = {"starting_after": step["seq"]} if "seq" in step else {}
             async with await api.responses.retrieve(step["id"], stream=True, **after) as events:
-                said = self._memo.data.get("said", "")
-                found = await completion_of(lively(events), self)
-                return found if found.text else Completion(said, found.calls, found.flags, found.usage, found.id)
+                return await completion_of(lively(events), self, self._memo.data.get("said", ""))
         response = self.echo = plain(await api.responses.retrieve(step["id"]))
         return completion_in(response, self._memo.data.get("said", ""))
 
