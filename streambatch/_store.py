@@ -257,9 +257,9 @@ class Store:
         return row[0] == b"dead"
 
     async def split(self, lease: Lease) -> bool:
-        """Halve a batch and give both halves back; False if it is one message. Raises LeaseLost."""
+        """Give a batch back, halved unless it was cancelled; False if it is one message. Raises LeaseLost."""
         row = await self._held(scripts.SPLIT, lease, lease.thread, lease.token, f"{lease.token}h")
-        return row[0] == b"split"
+        return row[0] != b"single"
 
     async def renew(self, lease: Lease) -> str:
         """Extend a lease: renewed, keep or drop (renewed, and its Run shall end), or lost."""

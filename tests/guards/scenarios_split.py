@@ -142,3 +142,18 @@ def a_half_is_due_at_once(w: World) -> None:
     w.verb("split", turn)
     assert w.index() == ("due", w.now)
     assert w.claim("a")[0] == "batch"
+
+
+def a_cancelled_batch_is_not_halved(w: World) -> None:
+    """I4: it is given back as a whole, by its holder only, and due at once for whoever ends it."""
+    turn = w.begin("m1", "m2")
+    w.cancel()
+    late = Turn("a", "none", [])
+    before = w.snapshot()
+    assert w.verb("split", late) == ["lost"]
+    assert w.snapshot() == before
+    assert w.verb("split", turn) == ["cancelling"]
+    assert w.verb("split", turn) == ["cancelling"]
+    assert w.index() == ("due", w.now)
+    again = w.take()
+    assert (w.members(again), again["cancel"]) == (["m1", "m2"], "drop")
