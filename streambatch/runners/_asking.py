@@ -118,7 +118,7 @@ class Asking:
         self._memo.data["step"] = {"sent": time()}
         self._memo.data.pop("said", None)
         self.echo = {}
-        await self._memo.save()
+        await self._save()
         return await self._within(self._posted(request))
 
     async def resume(self) -> Completion:
@@ -174,7 +174,7 @@ class Asking:
         """Take the step back: asking again is a new response."""
         if self._memo.data.pop("step", None) is not None:
             self._memo.data.pop("said", None)
-            await self._memo.save()
+            await self._save()
 
     def done(self) -> None:
         """The step's outcome is in the memo, which is saved next."""
@@ -191,7 +191,7 @@ class Asking:
             step |= {"id": response["id"], "bg": response.get("background") is True}
             if self._can.background is None:
                 self._can.background = step["bg"]
-            await self._memo.save()
+            await self._save()
 
     async def shown(self, text: str) -> None:
         """Show it; save it now and then, for a cancellation and for whoever resumes."""
@@ -214,6 +214,11 @@ class Asking:
         self._run.emit(lead + text)
 
     # ── inside ──
+
+    async def _save(self) -> None:
+        """Save the step. In a checkpoint that tools have filled it may not fit: then a crash costs a response."""
+        with suppress(TooLarge):
+            await self._memo.save()
 
     async def _within(self, work: Awaitable[Completion]) -> Completion:
         left = self.step["sent"] + self.deadline - time()

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from streambatch import DeadLetter, Park, Retry
+from streambatch import DeadLetter, Park, Retry, TooLarge
 from streambatch.runners import ResponsesRunner
 from streambatch.runners import _asking as asking
 from streambatch.runners import _conversation as conversation
 from tests.fakes.provider import Call, Fault, Plan, Provider
-from tests.runners.tools import Talk
+from tests.runners.tools import FakeRun, Talk
 
 Start = Callable[..., Talk]
 
@@ -214,3 +214,33 @@ async def test_c11_a_late_response_that_cannot_be_looked_at_is_left(
         await talk.again()
     assert (await talk.again()).text == "I got 1 messages: b"
     assert talk.state["conversation"] != old
+
+
+# ── a checkpoint that is full ──
+
+
+@pytest.mark.parametrize("state", ["chain", "conversation"])
+async def test_c20_a_full_checkpoint_ends_no_run(
+    fake: Provider, start: Start, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls that do not fit are not made, and the model answers without them; no attempt can do better."""
+    done: list[str] = []
+
+    async def find(what: str) -> str:
+        """Find it."""
+        done.append(what)
+        return "x" * 600
+
+    full, save = 1_500, FakeRun.checkpoint
+
+    async def checkpoint(run: FakeRun, data: bytes) -> None:
+        if len(data) > full:
+            raise TooLarge(f"a checkpoint has {len(data)} bytes")
+        await save(run, data)
+
+    monkeypatch.setattr(FakeRun, "checkpoint", checkpoint)
+    talk = start(state, tools=[find])
+    calls = [Call("find", {"what": name * 300}, id=f"call_{name}") for name in "abc"]
+    fake.script = [*(Plan(calls=[call]) for call in calls), Plan(text="found")]
+    assert (await talk.say("go")).text == "found"
+    assert done == ["a" * 300]
