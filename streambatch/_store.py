@@ -332,7 +332,7 @@ class Store:
 
     async def outcome(self, thread: str, entry: str, interest: float, after: str = "") -> Outcome:
         """What became of a message, and with *after* what was shown since; for *interest* seconds hints follow."""
-        p, kinds = self.keys.partition(thread), ("reply", "stream", "events", "run")
+        p, kinds = self.keys.partition(thread), ("reply", "stream", "events", "run", "last")
         keys = [self.keys.of(p, "awaited"), self.keys.of(p, "followed"), *self.keys.some(p, thread, kinds)]
         row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, ms(interest), after, PAGE])
         return Outcome.of(row, thread, entry, self.setting)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Batch, DeadLetter, Retry, Retrying, RunCancelled, Warned, _keeper
+from streambatch import Batch, DeadLetter, Receipt, Retry, Retrying, RunCancelled, Warned, _keeper
 from tests.integration.shop import Shop, opened, warnings
 from tests.integration.test_cancel import Singer, Stage, forever, nothing
 from tests.rig import Server, wait_for
@@ -105,3 +105,35 @@ async def test_a_batch_that_was_cancelled_is_not_halved(server: Server, namespac
                 await receipt.reply(timeout=5)
     assert runs == ["a\nb"]
     assert here.replies == []
+
+
+async def test_what_was_dropped_behind_a_batch_hides_no_half_of_it(server: Server, namespace: str) -> None:
+    """Outcomes are in the order of ids: that of what was dropped comes after both halves, and takes neither away."""
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def answer(batch: Batch) -> str:
+        if len(batch.messages) > 1:
+            begun.set()
+            await gate.wait()
+            raise DeadLetter("invalid_prompt", split=True)
+        return f"ok {batch.text}"
+
+    here = Stage(server, namespace, answer)
+    async with here.queue:
+        receipts = [await here.queue.submit("t", text, debounce=0.1) for text in "ab"]
+        await begun.wait()
+        receipts.append(await here.queue.submit("t", "c", debounce=30))
+        await here.queue.cancel("t", run=False)
+        looks = [asyncio.create_task(told(receipt)) for receipt in receipts]
+        gate.set()
+        assert await asyncio.gather(*looks) == ["ok a", "ok b", "cancelled"]
+        assert [await told(receipt) for receipt in receipts] == ["ok a", "ok b", "cancelled"]
+
+
+async def told(receipt: Receipt) -> str:
+    """What becomes of a message."""
+    try:
+        reply = await receipt.reply(timeout=5)
+    except RunCancelled:
+        return "cancelled"
+    return "" if reply is None else reply.text
