@@ -192,8 +192,8 @@ class ResponsesRunner:
             await asking.end()
         except Problem as found:
             signal(found)
-        told = self._kind_of(batch) == CONVERSATION and bool(memo.data.get("steps") or not await asking.failed())
-        return self._until_now(memo, batch, told=told)
+        left = self._kind_of(batch) == CONVERSATION and bool(memo.data.get("steps") or not await asking.failed())
+        return self._until_now(memo, batch, left=left)
 
     async def aclose(self) -> None:
         """Close the client, if it was made here; a later Run makes a new one."""
@@ -242,14 +242,14 @@ class ResponsesRunner:
         one = ChatRun(self._tools, self._max_steps, batch, run, room, LOCAL)
         return replace(await one.go(turn, ask, self._counter), kind=LOCAL)
 
-    def _until_now(self, memo: Memo, batch: Batch, *, told: bool) -> Answer | None:
-        """What had been said; *told*: the conversation has some of it, or all, so it is left behind for a new one."""
+    def _until_now(self, memo: Memo, batch: Batch, *, left: bool) -> Answer | None:
+        """What had been said; *left*: the conversation has some of it, or all, and is left behind for a new one."""
         found = said_until_now(memo, batch)
         if found is None:
             return None
         text, turn = found
         state = past.mapping(batch.state)
-        names = () if told else ("head", "conversation", "base")
+        names = () if left else ("head", "conversation", "base")
         known = {name: value for name, value in state.items() if name in names}
         # The provider's history does not have this turn: it is told with the next one.
         told: dict[str, Any] = {"v": 1, **known, "behind": int(state.get("behind") or 0) + 1}
