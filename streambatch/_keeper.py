@@ -151,7 +151,8 @@ class Keeper:
         Only its answer counts: a hint that comes late must not end the next Run.
         """
         for hold in self._holds:
-            if thread is None or hold.lease.thread == thread:
+            # What is renewed no more stays so: the stuck code of a lost thread must not get it back.
+            if hold.renew_at < inf and (thread is None or hold.lease.thread == thread):
                 hold.renew_at = min(hold.renew_at, 0.0)
                 self._wake.set()
 

@@ -138,7 +138,7 @@ TOUCH = Script.load("touch", "stream window run", "thread quiet")
 PAUSE = Script.load("pause", "run lease", "thread on")
 REDRIVE = Script.load("redrive", "producer stream window run last", "number resend producer_ttl id wait")
 REPAIR = Script.load("repair", "stream window lease run last", "thread")
-AWAIT = Script.load("await", "awaited followed reply stream events run", "now thread entry interest after page")
+AWAIT = Script.load("await", "awaited followed reply stream events run last", "now thread entry interest after page")
 SHOW = Script.load(
     "show",
     "followed hints",

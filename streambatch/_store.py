@@ -257,9 +257,9 @@ class Store:
         return row[0] == b"dead"
 
     async def split(self, lease: Lease) -> bool:
-        """Halve a batch and give both halves back; False if it is one message. Raises LeaseLost."""
+        """Give a batch back, halved unless it was cancelled; False if it is one message. Raises LeaseLost."""
         row = await self._held(scripts.SPLIT, lease, lease.thread, lease.token, f"{lease.token}h")
-        return row[0] == b"split"
+        return row[0] != b"single"
 
     async def renew(self, lease: Lease) -> str:
         """Extend a lease: renewed, keep or drop (renewed, and its Run shall end), or lost."""
@@ -332,7 +332,7 @@ class Store:
 
     async def outcome(self, thread: str, entry: str, interest: float, after: str = "") -> Outcome:
         """What became of a message, and with *after* what was shown since; for *interest* seconds hints follow."""
-        p, kinds = self.keys.partition(thread), ("reply", "stream", "events", "run")
+        p, kinds = self.keys.partition(thread), ("reply", "stream", "events", "run", "last")
         keys = [self.keys.of(p, "awaited"), self.keys.of(p, "followed"), *self.keys.some(p, thread, kinds)]
         row = await self.control(scripts.AWAIT, keys, [self.clock, thread, entry, ms(interest), after, PAGE])
         return Outcome.of(row, thread, entry, self.setting)

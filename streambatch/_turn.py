@@ -249,7 +249,8 @@ class Turn:
         back: float | None = delay
         why = _what(error)
         if isinstance(error, Park) and self._scope is not None:  # the scope waits, the thread keeps its place in line
-            back, why = None, await self._scope.parked(work, delay, why)
+            why = await self._scope.parked(work, delay, why)
+            back = delay if work.cancel else None
         await self._store.release(work.lease, back, give_back=give_back, why=why)
         self._emit(Retrying(work.lease.thread, name, attempt, delay, why))
         return None

@@ -22,14 +22,19 @@ local function beyond(r)
 end
 
 -- One outcome per batch under the id of its last message: whoever awaits message x reads the first outcome from x on.
--- What was dropped while the batch ran has higher ids, so its outcome (dl) can only follow.
+-- What was dropped while the batch ran has higher ids, so its outcome (dl) can only follow; also that of the other half
+-- of a batch, or of what a more() took: while such older ones wait, `last` keeps it for their batch (see _pin).
 local function outcome(thread, k, kind, r, seq, fence, data)
   local entry = {'XADD', k.reply, 'MAXLEN', '~', 128, r.last, 'k', kind, 'f', r.first, 's', seq, 'e', fence, 'm', data}
   if redis.pcall(unpack(entry)).err then
     redis.call('DEL', k.reply)
     redis.call(unpack(entry))
   end
-  if beyond(r) then redis.call('XADD', k.reply, r.dl, 'k', 'cancelled', 'f', r.df, 's', seq, 'e', fence, 'm', '') end
+  if beyond(r) and #redis.call('XRANGE', k.stream, '(' .. r.last, r.dl, 'COUNT', 1) > 0 then
+    redis.call('HSET', k.last, 'df', r.df, 'dl', r.dl)
+  elseif beyond(r) then
+    redis.call('XADD', k.reply, r.dl, 'k', 'cancelled', 'f', r.df, 's', seq, 'e', fence, 'm', '')
+  end
   redis.call('PEXPIRE', k.reply, retention)
   told(thread)
 end

@@ -28,6 +28,11 @@ local function pin(thread, k, w)
   local r = {first = oldest, last = got[n][1], n = n, rev = '0', claims = 0, attempts = 0}
   redis.call('HSET', k.run, 'first', r.first, 'last', r.last, 'n', n, 'rev', 0, 'attempts', 0, 'claims', 0)
   count('runs', 1)
+  local d = redis.call('HMGET', k.last, 'df', 'dl')
+  if d[2] then
+    redis.call('HSET', k.run, 'df', d[1], 'dl', d[2])
+    redis.call('HDEL', k.last, 'df', 'dl')
+  end
   local rest = redis.call('XLEN', k.stream) > n and redis.call('XRANGE', k.stream, '(' .. r.last, '+', 'COUNT', 1)[1]
   if rest then
     w.n, w.b, w.f = math.max(w.n - n, 1), math.max(w.b - bytes, 0), math.min(now, tonumber(string.match(rest[1], '^%d+')))

@@ -21,7 +21,7 @@ local function take(thread, k, claim)
     place(thread, set, runs == '2' and tonumber(redis.call('ZSCORE', set, thread)) or math.max(r.at, now))
     return {'other'}
   end
-  if r.at > now and r.at - now <= r.delay then place(thread, set, r.at) return {'later', r.at - now} end
+  if r.at > now and r.at - now <= r.delay then place(thread, set, r.at, r.cancel) return {'later', r.at - now} end
   if not r.reply then
     if halted then return {'halted'} end
     if may_park and not r.cancel and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end

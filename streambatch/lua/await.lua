@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
-local awaited, followed, reply, stream, events, run = unpack(KEYS, 1, 6)
+local awaited, followed, reply, stream, events, run, last = unpack(KEYS, 1, 7)
 local now, thread, entry, interest, after, page = unpack(ARGV, 1, 6)
 
 -- await: the outcome of the batch that held this entry; registers the interest so that settle sends a hint.
@@ -20,6 +20,7 @@ if found then
   row = {f.k, f.f, f.s, f.e, f.m}
 else
   local there, d = #redis.call('XRANGE', stream, entry, entry) > 0, redis.pcall('HMGET', run, 'df', 'dl')
+  if not d[2] then d = redis.pcall('HMGET', last, 'df', 'dl') end
   if d[2] and not there and not before(entry, d[1]) and not before(d[2], entry) then
     row = {'cancelled', d[1], '0', '0', ''}  -- dropped while a batch ran: its outcome follows that of the batch
   else

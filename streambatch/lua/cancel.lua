@@ -10,7 +10,7 @@ local word = recall(producer, number, resend, producer_ttl)
 if word then return word end
 local k = keys_of(0)
 local v, l = read('HMGET', k.run, 'first', 'last', 'reply', 'df'), read('HMGET', k.lease, 'deadline', 'ttl')
-local known, w = read('HMGET', k.last, 'seq', 'fence'), window_of(k.window, 0)
+local known, w = read('HMGET', k.last, 'seq', 'fence', 'df', 'dl'), window_of(k.window, 0)
 read('XLEN', k.stream) read('XLEN', k.reply)
 if bad then return 'broken' end
 word = 'idle'
@@ -45,7 +45,7 @@ if n > 0 then
     redis.call('HSET', k.run, 'df', v[4] or first, 'dl', last)
     told(thread)
   else
-    outcome(thread, k, 'cancelled', {first = first, last = last}, known[1] or 0, known[2] or 0, '')
+    outcome(thread, k, 'cancelled', {first = first, last = last, df = known[3], dl = known[4]}, known[1] or 0, known[2] or 0, '')
     if v[3] then redis.call('DEL', k.stream, k.window) else forget(thread, k) end
   end
 end

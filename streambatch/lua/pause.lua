@@ -12,7 +12,7 @@ elseif on == '1' then
   redis.call('SADD', paused, thread)
   may_park = true
   local at = redis.call('ZSCORE', due, thread)
-  if at and not read('HGET', lease, 'token') then place(thread, due, tonumber(at)) end
+  if at and not read('HGET', lease, 'token') and not read('HGET', run, 'cancel') then place(thread, due, tonumber(at)) end
 else
   redis.call('SREM', paused, thread)
   local at = redis.call('ZSCORE', parked, thread)

@@ -9,14 +9,14 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
   local thread, token, op, delay, give, why = unpack(ARGV, 16 + i * 6, 21 + i * 6)
   local k, row = keys_of(i), {'lost'}
   bad = nil
-  local l = read('HMGET', k.lease, 'token', 'op', 'answer')
+  local l = read('HMGET', k.lease, 'token', 'op', 'answer', 'cancel')
   local r = read('HMGET', k.run, 'started', 'first', 'reply', 'cancel')
   if bad then row = {'broken', bad}
   elseif l[2] == op then row = {l[3]}
   elseif l[1] == token and (r[2] or r[3]) then
     row = {'released'}
     if delay == '-1' and r[2] then delay = math.min(0, string.match(r[2], '^%d+') - now) end
-    if r[4] then delay = 0 end  -- whoever takes it next ends it, and does not wait for that
+    if l[4] then delay = 0 end  -- cancelled under this lease: whoever takes it next ends it, and does not wait for that
     if r[3] then redis.call('HINCRBY', k.run, 'claims', -1)
     elseif give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
     redis.call('HSET', k.run, 'at', now + delay, 'delay', delay, 'why', why)

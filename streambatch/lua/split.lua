@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- split: one message of a batch may be what was refused: its older half is the batch from now on, under a new revision,
 -- and the other half waits again, due when that is through (I4, I8). Both are claimed anew: a poison message is alone
--- after log2(n) of these. Rows: {split}, {single} (there is nothing to halve), {lost}. Re-sent: the same.  O(batch).
+-- after log2(n) of these. Rows: {split}, {single} (there is nothing to halve), {cancelling} (given back as a whole: who
+-- claims it ends it), {lost}. Re-sent: the same.  O(batch).
 -- uses: _open _window _turn
 local out = {}
 for i = 0, (#ARGV - 15) / 3 - 1 do
@@ -9,11 +10,15 @@ for i = 0, (#ARGV - 15) / 3 - 1 do
   local k, row = keys_of(i), {'lost'}
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'op', 'answer')
-  local v = read('HMGET', k.run, 'first', 'last', 'rev')
+  local v = read('HMGET', k.run, 'first', 'last', 'rev', 'cancel')
   read('XLEN', k.stream)
   local w = window_of(k.window, 0)
   if bad then row = {'broken', bad}
   elseif l[2] == op then row = {l[3]}
+  elseif l[1] == token and v[4] then
+    row = {'cancelling'}
+    tombstone(k, op, 'cancelling')
+    place(thread, due, now, true)
   elseif l[1] == token and v[1] then
     local members = redis.call('XRANGE', k.stream, v[1], v[2])
     row = {'single'}

@@ -77,7 +77,7 @@ def raised(error: Exception, max_turns: int | None, *, several: bool) -> Excepti
     Args:
         error: what the SDK raised.
         max_turns: the limit of the Run.
-        several: whether the batch has more than one message.
+        several: whether the batch may be halved.
     """
     for one in chain(error):
         if isinstance(one, Retry | DeadLetter | StreambatchError):

@@ -93,7 +93,7 @@ class Asking:
 
     def __init__(self, client: Client, memo: Memo, run: Run, deadline: float, abilities: Abilities) -> None:
         self._client, self._memo, self._run = client, memo, run
-        self._deadline = deadline
+        self.deadline = deadline
         self._can = abilities
         self._mute = False
         self._saved = 0.0
@@ -118,7 +118,7 @@ class Asking:
         self._memo.data["step"] = {"sent": time()}
         self._memo.data.pop("said", None)
         self.echo = {}
-        await self._memo.save()
+        await self._save()
         return await self._within(self._posted(request))
 
     async def resume(self) -> Completion:
@@ -148,6 +148,16 @@ class Asking:
             if getattr(error, "status_code", 0) not in (400, 404, 409, 422):
                 raise found from None
 
+    async def failed(self) -> bool:
+        """Whether the response of the step under way is known to have ended without success; it leaves nothing."""
+        try:
+            await self._look()
+        except Ended:
+            return True
+        except Exception:  # noqa: BLE001 - there is none, or it cannot be looked at: nobody knows
+            return False
+        return False
+
     async def kept(self, completion: Completion) -> bool:
         """Whether a server that took a response to keep it has kept it: some ignore that silently (C22). Asked once."""
         if self._can.chain is None:
@@ -164,7 +174,7 @@ class Asking:
         """Take the step back: asking again is a new response."""
         if self._memo.data.pop("step", None) is not None:
             self._memo.data.pop("said", None)
-            await self._memo.save()
+            await self._save()
 
     def done(self) -> None:
         """The step's outcome is in the memo, which is saved next."""
@@ -181,7 +191,7 @@ class Asking:
             step |= {"id": response["id"], "bg": response.get("background") is True}
             if self._can.background is None:
                 self._can.background = step["bg"]
-            await self._memo.save()
+            await self._save()
 
     async def shown(self, text: str) -> None:
         """Show it; save it now and then, for a cancellation and for whoever resumes."""
@@ -205,8 +215,13 @@ class Asking:
 
     # ── inside ──
 
+    async def _save(self) -> None:
+        """Save the step. In a checkpoint that tools have filled it may not fit: then a crash costs a response."""
+        with suppress(TooLarge):
+            await self._memo.save()
+
     async def _within(self, work: Awaitable[Completion]) -> Completion:
-        left = self.step["sent"] + self._deadline - time()
+        left = self.step["sent"] + self.deadline - time()
         scope = asyncio.timeout(max(left, LEAST))
         try:
             async with scope:
@@ -221,13 +236,13 @@ class Asking:
 
     async def _overdue(self) -> Completion:
         """Too late: end it, and look once more, because it may have been done at the last moment."""
-        with suppress(Problem, TimeoutError):
+        with suppress(Exception):  # whatever the library raises: nobody can wait for it any longer
             async with asyncio.timeout(LEAST):
                 await self.end()
                 if self.step.get("id") and (found := await self._look()) is not None:
                     return found
         await self.forget()
-        raise Overdue("AMBIGUOUS", f"nothing within {self._deadline:g} s: it was cancelled")
+        raise Overdue("AMBIGUOUS", f"nothing within {self.deadline:g} s: it was cancelled")
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
         try:
@@ -290,9 +305,7 @@ class Asking:
         if stream and step.get("bg"):
             after = {"starting_after": step["seq"]} if "seq" in step else {}
             async with await api.responses.retrieve(step["id"], stream=True, **after) as events:
-                said = self._memo.data.get("said", "")
-                found = await completion_of(lively(events), self)
-                return found if found.text else Completion(said, found.calls, found.flags, found.usage, found.id)
+                return await completion_of(lively(events), self, self._memo.data.get("said", ""))
         response = self.echo = plain(await api.responses.retrieve(step["id"]))
         return completion_in(response, self._memo.data.get("said", ""))
 

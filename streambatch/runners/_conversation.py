@@ -65,7 +65,7 @@ class Talk:
 
     Args:
         batch: the batch, with the thread's state and history.
-        memo: its checkpoint; ``conversation`` and ``base`` are written here and nowhere else.
+        memo: its checkpoint; ``conversation``, ``base`` and ``behind`` are written here and nowhere else.
         asking: asks.
         client: where to ask.
         room: what of the local history fits.
@@ -84,7 +84,7 @@ class Talk:
         state = past.mapping(batch.state if batch.kind == KIND else None)
         memo.data.setdefault("conversation", state.get("conversation"))
         memo.data.setdefault("base", state.get("base"))
-        self._behind = min(int(state.get("behind") or 0), len(self._turns))
+        self._behind = min(int(memo.data.get("behind", state.get("behind")) or 0), len(self._turns))
         self._adopted = False
         self._extra: list[past.Item] = []
 
@@ -138,7 +138,7 @@ class Talk:
                 await api.conversations.items.create(made.id, items=items[start : start + MOST_ITEMS])
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user
             _refuse(error) if made is None else _raise(error)
-        self._behind = 0
+        self._behind = memo["behind"] = 0  # for the next attempt, too: what is kept is told
         memo["conversation"], memo["base"] = made.id, await self._last(made.id)
         await self._asking.forget()
         await self._memo.save()
@@ -207,12 +207,14 @@ class Talk:
             if found.name in ("BUSY", "AMBIGUOUS", "LIMIT"):
                 raise found from None
 
-    async def _polled(self, conversation: str, given: Sequence[past.Item]) -> list[Mapping[str, Any]]:
+    async def _polled(
+        self, conversation: str, given: Sequence[past.Item], *, silent: bool = False
+    ) -> list[Mapping[str, Any]]:
         """The items after the base, when the answer to *given* is among them, or would be if there was one."""
         until, tries = asyncio.get_running_loop().time() + COMMIT, 0
         while True:
             items = await self._after(conversation)
-            if _answer_in(items, given) is not None or asyncio.get_running_loop().time() > until:
+            if _answer_in(items, given, silent=silent) is not None or asyncio.get_running_loop().time() > until:
                 return items
             await asyncio.sleep(WAITS[min(tries, len(WAITS) - 1)])
             tries += 1
@@ -220,11 +222,14 @@ class Talk:
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """Wait until the items of a completed response are in the conversation; add them if they do not come."""
         adopted, self._adopted = self._adopted, False
+        for name in ("busy", "locked"):
+            self._memo.data.pop(name, None)
         if adopted:
             return
         conversation, given = cast("str", self._memo.data["conversation"]), [*self._extra, *self._new(turn)]
-        items = await self._polled(conversation, given)
-        if _answer_in(items, given) is not None:
+        silent = not completion.text and not completion.calls
+        items = await self._polled(conversation, given, silent=silent)
+        if _answer_in(items, given, silent=silent) is not None:
             self._memo.data["base"] = items[-1].get("id")
             return
         if not self._asking.echo.get("conversation"):
@@ -252,6 +257,9 @@ class Talk:
         if found.name == "BUSY":
             busy = int(self._memo.data.get("busy", 0))
             self._memo.data["busy"] = busy + 1
+            if time() - self._memo.data.setdefault("locked", time()) > self._asking.deadline + PATIENCE:
+                await self._replace()  # whatever holds the lock is stuck, or is none of ours
+                return "conversation"
             await self._memo.save()
             # The intent was refused, so it is none; but what holds the lock may be an earlier one of ours.
             raise Retry(min(15.0, 2.0**busy), count=False, reason=f"the provider answered {found.why} (busy)")
@@ -288,13 +296,15 @@ class Talk:
 _CALL, _OUTPUT = "function_call", "function_call_output"
 
 
-def _answer_in(items: Sequence[Mapping[str, Any]], given: Sequence[past.Item]) -> Completion | None:
-    """The answer among *items*, if they begin with what was *given* and something was said to it."""
+def _answer_in(
+    items: Sequence[Mapping[str, Any]], given: Sequence[past.Item], *, silent: bool = False
+) -> Completion | None:
+    """The answer among *items*, if they begin with what was *given* and something was said to it, or *silent*."""
     size = len(given)
-    if len(items) <= size or [_said(item) for item in items[:size]] != [_said(item) for item in given]:
+    if len(items) < size or [_said(item) for item in items[:size]] != [_said(item) for item in given]:
         return None
     text, refused, calls = said_in(items[size:])
-    if not text and not calls:
+    if not text and not calls and not silent:
         return None
     done = {item.get("call_id") for item in items[size:] if item.get("type") == _OUTPUT}
     return Completion(text, tuple(c for c in calls if c.id not in done), ("refusal",) if refused else ())

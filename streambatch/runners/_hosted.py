@@ -112,7 +112,8 @@ class HostedRun:
             calls = [[call.id, call.name, call.arguments] for call in completion.calls]
             self._asking.done()
             self._steps.append({"t": completion.text, "c": calls, "u": completion.usage, "id": completion.id})
-            await self._memo.save()
+            with suppress(TooLarge):  # then its calls are not started (see _tools), and the model goes on without them
+                await self._memo.save()
 
     async def _response(self, turn: past.Turn, last: bool) -> Completion:
         found: Completion | None = None

@@ -17,6 +17,7 @@ import asyncio
 import json
 from typing import Any, cast
 
+from streambatch._messages import Batch
 from streambatch._ports import Run
 
 FORMAT = 1
@@ -52,6 +53,18 @@ class Memo:
         """Forget everything: what was begun did not happen, or is of no use."""
         self.data.clear()
         await self.save()
+
+
+def divisible(batch: Batch, run: Run) -> bool:
+    """Whether a batch that was refused may be tried in halves.
+
+    Not if tools have been called for it: each half begins anew, and the model would have the same done again.
+    """
+    try:
+        known = json.loads(run.data or b"{}")
+    except ValueError:
+        known = None
+    return len(batch.messages) > 1 and not (isinstance(known, dict) and cast("dict[str, Any]", known).get("calls"))
 
 
 def _read(data: bytes | None, fixed: dict[str, Any]) -> dict[str, Any]:

@@ -45,12 +45,13 @@ class Watch(Protocol):
         ...
 
 
-async def completion_of(events: AsyncIterator[Any], watch: Watch) -> Completion:
+async def completion_of(events: AsyncIterator[Any], watch: Watch, said: str = "") -> Completion:
     """Read *events* to the end and return what came out of it.
 
     Args:
         events: the SDK's stream of one response.
         watch: told of what is read.
+        said: the text before the first of *events*, if they begin in the middle.
 
     Raises:
         Ended: the response failed or was cancelled.
@@ -76,7 +77,7 @@ async def completion_of(events: AsyncIterator[Any], watch: Watch) -> Completion:
             raise problem(getattr(event, "code", ""), getattr(event, "error_type", ""), getattr(event, "message", ""))
         elif response and kind.removeprefix("response.") in _OVER:
             over = {**response, "status": kind.removeprefix("response.")}
-            return cast("Completion", completion_in(over, "".join(shown), calls))
+            return cast("Completion", completion_in(over, said + "".join(shown), calls))
     raise problem("no_end")
 
 

@@ -38,6 +38,7 @@ from streambatch.errors import DeadLetter, Retry
 from . import _thread_words as words
 from ._client import heard
 from ._errors import Problem, problem, signal
+from ._memo import divisible
 from ._thread_events import Watch
 from ._thread_place import BAD, ENDS, GOOD, Place, Setup, gone_for_good
 from ._threads import MOST_MESSAGES, Gone, Json, Refused, Threads, listing, mapping
@@ -93,7 +94,7 @@ class ThreadRun:
             if found.name in ("PERMANENT", "CONTEXT"):
                 await self._place.withdraw()
                 reason = f"the provider answered {found.why}"
-                raise DeadLetter(reason, split=len(self._batch.messages) > 1) from None
+                raise DeadLetter(reason, split=divisible(self._batch, self._run)) from None
             signal(found)
         except DeadLetter:  # a tool's
             await self._place.withdraw()

@@ -37,7 +37,7 @@ from . import _history as past
 from ._agents_ask import Approval, Approvals, Pending, approvals_of
 from ._journal import Journal
 from ._local import KINDS
-from ._memo import Memo
+from ._memo import Memo, divisible
 from ._session import Turns, TurnSession
 from ._tools import Policy
 
@@ -201,7 +201,7 @@ class AgentsRunner:
                 else:
                     if misbehaved(error):
                         await work.journal.unlearn()
-                    several = len(work.batch.messages) > 1
+                    several = divisible(work.batch, work.run)
                     raise raised(error, self._options["max_turns"], several=several) from None
 
     async def _once(self, work: _Work, shown: Turns, total: int, *, media: bool) -> Answer:

@@ -38,7 +38,7 @@ from ._completion import Completion, completion_of
 from ._dialect import Dialect
 from ._errors import Problem, signal
 from ._local import KINDS, Counter, Room, Turns, check_tokens
-from ._memo import Memo
+from ._memo import Memo, divisible
 from ._params import Instructions, check, fixed_of, instructed, steps_of
 from ._tools import Tool, tools_of
 
@@ -152,7 +152,7 @@ class ChatRunner:
             try:
                 signal(found)
             except DeadLetter as dead:
-                raise DeadLetter(dead.reason, split=len(batch.messages) > 1) from None
+                raise DeadLetter(dead.reason, split=divisible(batch, run)) from None
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
         """What had been said when the Run of *batch* was ended: its stream ended with its connection.

@@ -45,7 +45,7 @@ from ._conversation import Talk
 from ._errors import Problem, signal
 from ._hosted import HostedRun, answer_at
 from ._local import KINDS, Counter, Room, Turns, check_tokens
-from ._memo import Memo
+from ._memo import Memo, divisible
 from ._params import Instructions, check, fixed_of, flagged, instructed, steps_of
 from ._steps import said_until_now
 from ._stream import Response, completion_of
@@ -169,7 +169,7 @@ class ResponsesRunner:
             try:
                 signal(found)
             except DeadLetter as dead:
-                raise DeadLetter(dead.reason, split=len(batch.messages) > 1) from None
+                raise DeadLetter(dead.reason, split=divisible(batch, run)) from None
         return flagged(answer, self._most)
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
@@ -187,11 +187,13 @@ class ResponsesRunner:
             return answer_of(Memo(run, LOCAL), batch)
         if "end" in memo.data:
             return answer_at(memo.data["end"])
+        asking = Asking(self._client, memo, run, self._deadline, self._can)
         try:
-            await Asking(self._client, memo, run, self._deadline, self._can).end()
+            await asking.end()
         except Problem as found:
             signal(found)
-        return self._until_now(memo, batch)
+        left = self._kind_of(batch) == CONVERSATION and bool(memo.data.get("steps") or not await asking.failed())
+        return self._until_now(memo, batch, left=left)
 
     async def aclose(self) -> None:
         """Close the client, if it was made here; a later Run makes a new one."""
@@ -240,13 +242,15 @@ class ResponsesRunner:
         one = ChatRun(self._tools, self._max_steps, batch, run, room, LOCAL)
         return replace(await one.go(turn, ask, self._counter), kind=LOCAL)
 
-    def _until_now(self, memo: Memo, batch: Batch) -> Answer | None:
+    def _until_now(self, memo: Memo, batch: Batch, *, left: bool) -> Answer | None:
+        """What had been said; *left*: the conversation has some of it, or all, and is left behind for a new one."""
         found = said_until_now(memo, batch)
         if found is None:
             return None
         text, turn = found
         state = past.mapping(batch.state)
-        known = {name: value for name, value in state.items() if name in ("head", "conversation", "base")}
+        names = () if left else ("head", "conversation", "base")
+        known = {name: value for name, value in state.items() if name in names}
         # The provider's history does not have this turn: it is told with the next one.
         told: dict[str, Any] = {"v": 1, **known, "behind": int(state.get("behind") or 0) + 1}
         return Answer(text, told, flags=("incomplete",), turns=(turn,), kind=self._kind_of(batch))

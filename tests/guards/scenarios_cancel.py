@@ -95,14 +95,50 @@ def a_waiting_batch_is_ended_at_once(w: World) -> None:
 
 
 def an_end_that_failed_is_tried_again_at_once(w: World) -> None:
-    """A release of a cancelled batch waits for nothing, and is not parked."""
-    w.begin("m1")
+    """A release of a batch that was cancelled under its lease waits for nothing, and is not parked."""
+    turn = w.begin("m1")
     w.cancel()
-    again = w.take_over()
     w.paused("a", on=True)
-    w.verb("release", again, delay=50_000)
+    w.verb("release", turn, delay=50_000)
     assert w.index() == ("due", w.now)
     assert w.take()["cancel"] == "drop"
+
+
+def an_end_that_failed_waits_its_delay(w: World) -> None:
+    """I9: who claimed it to end it says when that may work; until then it is not parked, whoever asks or pauses."""
+    w.begin("m1")
+    w.cancel()
+    w.verb("release", w.take_over(), delay=50_000)
+    assert w.index() == ("due", w.now + 50_000)
+    w.paused("a", on=True)
+    assert w.index() == ("due", w.now + 50_000)
+    assert w.claim()[0] == "later"
+    assert w.index() == ("due", w.now + 50_000)
+    w.cancel()
+    assert w.index() == ("due", w.now)
+
+
+def ends_are_counted_apart(w: World) -> None:
+    """I8: max_attempts counts Runs; a start that is sent again is told the same, whatever was cancelled meanwhile."""
+    turn = w.begin("m1")
+    assert w.row("start", token=turn.token) == ["started", "1"]
+    turn = w.take_over()
+    assert w.row("start", token=turn.token) == ["started", "2"]
+    w.cancel()
+    assert w.row("start", token=turn.token) == ["started", "2"]
+    turn = w.take_over()
+    assert w.row("start", token=turn.token) == ["started", "1"]
+    assert w.row("start", token=turn.token) == ["started", "1"]
+    assert w.hash("run")["attempts"] == "2"
+
+
+def a_start_of_an_older_release_is_told_again(w: World) -> None:
+    """I15: it has no number of its own."""
+    turn = w.begin("m1")
+    w.row("start", token=turn.token)
+    w.db.hdel(w.key("run"), "nth")
+    said = w.attempt(lambda: w.row("start", token=turn.token))
+    assert said == ["started", "1"], said
 
 
 def a_backlog_is_dropped(w: World) -> None:

@@ -142,3 +142,62 @@ def a_half_is_due_at_once(w: World) -> None:
     w.verb("split", turn)
     assert w.index() == ("due", w.now)
     assert w.claim("a")[0] == "batch"
+
+
+def a_cancelled_batch_is_not_halved(w: World) -> None:
+    """I4: it is given back as a whole, by its holder only, and due at once for whoever ends it."""
+    turn = w.begin("m1", "m2")
+    w.cancel()
+    late = Turn("a", "none", [])
+    before = w.snapshot()
+    assert w.verb("split", late) == ["lost"]
+    assert w.snapshot() == before
+    assert w.verb("split", turn) == ["cancelling"]
+    assert w.verb("split", turn) == ["cancelling"]
+    assert w.index() == ("due", w.now)
+    again = w.take()
+    assert (w.members(again), again["cancel"]) == (["m1", "m2"], "drop")
+
+
+def _outcomes(w: World) -> list[tuple[str, str]]:
+    """The first member and the kind of each outcome."""
+    return [(fields["f"], fields["k"]) for _, fields in w.db.xrange(w.key("reply"))]
+
+
+def what_was_dropped_follows_both_halves(w: World) -> None:
+    """I10: its outcome has the highest id, and whoever awaits one of them is told the right one at any moment."""
+    turn = w.begin("m1", "m2")
+    w.now += 1_000
+    ((_, gone),) = w.submit("a", "m3")
+    w.cancel(run=0)
+    w.verb("split", turn)
+    first = w.take()
+    assert w.settle(first, kind="none") == ["done"]
+    assert _outcomes(w) == [(first["first"], "none")]
+    assert w.call("await", thread="a", entry=gone)[:2] == ["cancelled", gone]
+    assert w.call("await", thread="a", entry=turn["last"]) == ["waiting"]
+    second = w.take()
+    assert w.call("await", thread="a", entry=gone)[:2] == ["cancelled", gone]
+    assert w.settle(second, kind="none") == ["done"]
+    assert _outcomes(w) == [(first["first"], "none"), (second["first"], "none"), (gone, "cancelled")]
+    assert "dl" not in w.hash("last")
+
+
+def what_was_dropped_follows_what_is_dropped_now(w: World) -> None:
+    """I10: the other half is dropped before it runs."""
+    turn = w.begin("m1", "m2")
+    w.now += 1_000
+    ((_, gone),) = w.submit("a", "m3")
+    w.cancel(run=0)
+    w.verb("split", turn)
+    w.settle(w.take(), kind="none")
+    w.cancel()
+    assert _outcomes(w)[1:] == [(turn["last"], "cancelled"), (gone, "cancelled")]
+
+
+def a_batch_behind_nothing_dropped_is_pinned(w: World) -> None:
+    """Rule 1: what was dropped is a field that is not there."""
+    w.submit("a", "m1", quiet=-1)
+    said = w.attempt(w.claim)
+    assert not isinstance(said, Aborted), said.text
+    assert "dl" not in w.hash("run")

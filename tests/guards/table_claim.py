@@ -60,7 +60,7 @@ TAKE = (
     Row("_take", "r.at - now <= r.delay then", "r.at - now < r.delay then", s.a_retry_waits,
         "I5: in the millisecond of its release too a batch waits."),
     Row("_take", "if r.at > now and", "if false and", s.a_retry_waits, "I5: a back-off is waited for."),
-    Row("_take", "place(thread, set, r.at) return", "return", s.a_retry_waits,
+    Row("_take", "place(thread, set, r.at, r.cancel) return", "return", s.a_retry_waits,
         "Rule 8: a thread that waits is put back at its time, or it is asked for again and again."),
     Row("_take", "if not r.reply then\n", "if true then\n", s.a_halt_stops_runs_not_replies,
         "I17: a pause holds up no reply."),

@@ -75,7 +75,7 @@ PAUSE = (
         "I7: an idle thread is in no index."),
     Row("pause", " and not read('HGET', lease, 'token')", "", o.a_paused_lease_is_watched,
         "I5: a lease stays watched."),
-    Row("pause", "not read('HGET'", "not redis.call('HGET'", heal.desk_verbs_pass_foreign_keys,
+    Row("pause", "not read('HGET', lease", "not redis.call('HGET', lease", heal.desk_verbs_pass_foreign_keys,
         "Rule 1: nothing is half paused."),
     Row("pause", "redis.call('SREM', paused, thread)", "", s.a_pause_parks_what_waits,
         "I5: a resumed thread is not parked again."),
