@@ -1,0 +1,45 @@
+"""Fixtures of the tests against servers that nobody here wrote. Where one is not installed the tests are skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from streambatch.runners import ResponsesRunner
+from tests.peers.peer import Peer
+from tests.peers.wire import Wire, wired
+from tests.runners.tools import Talk
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    """Microsoft's Responses host with the agent of echo_agent.py."""
+    python = os.environ.get("STREAMBATCH_PEER_PYTHON")
+    if not python:
+        pytest.skip("STREAMBATCH_PEER_PYTHON names no Python with the peer; `nox -s runners` makes one")
+    folder = tmp_path / "peer"
+    folder.mkdir()
+    made = Peer(Path(python), folder)
+    await made.start()
+    yield made
+    await made.kill9()
+
+
+@pytest.fixture
+async def wire(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
+    """The way to the peer; the SDK takes it."""
+    async with wired(peer.port) as made:
+        monkeypatch.setenv("OPENAI_BASE_URL", made.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        yield made
+
+
+@pytest.fixture
+async def talk(wire: Wire) -> AsyncIterator[Talk]:
+    """A thread whose runner was told nothing about the server."""
+    runner = ResponsesRunner(model="m", instructions="Be kind.")
+    yield Talk(runner)
+    await runner.aclose()
