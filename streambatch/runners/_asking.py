@@ -14,6 +14,9 @@ no failure of the response: as long as its id is known it is followed by id, as 
 looking again and again where a server cannot stream it. `resume` does the same for a response of a dead worker; the
 text that was shown until then is shown again, because whoever follows was told that the Run began anew.
 
+A stream that begins and ends without a single event leaves no id. Microsoft's Responses host refuses like that: its 409
+(``conversation_locked`` …) comes only to those who want no stream. So the next attempt asks for none (``blank``).
+
 What ends a step::
 
     completed, incomplete   the completion is returned
@@ -119,7 +122,8 @@ class Asking:
         self._memo.data.pop("said", None)
         self.echo = {}
         await self._memo.save()
-        return await self._within(self._posted(request))
+        blank = self._memo.data.get("blank") and request.get("background") and self._can.background is not False
+        return await self._within(self._unstreamed(request) if blank else self._posted(request))
 
     async def resume(self) -> Completion:
         """Follow the response of the step under way, whoever posted it, to its end.
@@ -168,8 +172,8 @@ class Asking:
 
     def done(self) -> None:
         """The step's outcome is in the memo, which is saved next."""
-        self._memo.data.pop("step", None)
-        self._memo.data.pop("said", None)
+        for name in ("step", "said", "blank"):
+            self._memo.data.pop(name, None)
 
     # ── what the stream tells ──
 
@@ -230,15 +234,26 @@ class Asking:
         raise Overdue("AMBIGUOUS", f"nothing within {self._deadline:g} s: it was cancelled")
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
+        begun = False
         try:
-            events = await self._opened(request)
+            events = await self._opened({**request, "stream": True})
+            begun = True
             async with events:
                 return await completion_of(lively(events), self)
         except (Ended, StreambatchError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
             if not self.step.get("id"):
+                if begun:
+                    self._memo.data["blank"] = True
+                    await self._memo.save()
                 raise problem_of(error) from None
+        return await self._by_id()
+
+    async def _unstreamed(self, request: Mapping[str, Any]) -> Completion:
+        """Ask without a stream: what was refused in silence is refused with a reason."""
+        await self.begun(plain(await self._opened(request)))
+        self._mute = True
         return await self._by_id()
 
     async def _opened(self, request: Mapping[str, Any]) -> Any:
@@ -249,7 +264,7 @@ class Asking:
                 del asked["background"]
             try:
                 async with asyncio.timeout(FIRST):
-                    events = await api.responses.create(**asked, stream=True)
+                    answer = await api.responses.create(**asked)
             except TimeoutError:
                 raise Problem("AMBIGUOUS", f"no answer within {FIRST:g} s") from None
             except Exception as error:  # noqa: BLE001 - as above
@@ -260,8 +275,8 @@ class Asking:
                 if found.name != "AMBIGUOUS":  # then nothing was accepted
                     await self.forget()
                 raise found from None
-            heard(self._run, events)
-            return events
+            heard(self._run, answer)
+            return answer
 
     async def _by_id(self) -> Completion:
         failures, turn = 0, 0
@@ -274,7 +289,7 @@ class Asking:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 status = getattr(error, "status_code", 0)
-                if status == 404:
+                if status == 404 or (status == 400 and self._mute):  # 400: an id that another server gave
                     raise Gone from None
                 failures += 1
                 # It cannot be streamed, or its stream tells again and again of an error that may be its own.
