@@ -16,7 +16,8 @@ The words of the last message say what happens; everything else is echoed ("I go
 ``fails NAME``       the response fails, unless the gate is open
 ``raises NAME``      the handler raises, likewise
 ``cut``              the response is incomplete
-``call A B``         the function ``look`` is called twice, with A and with B; with their outputs it says "done"
+``call A B``         the function ``look`` is called twice, with A and with B; with their outputs it says "done", and
+                     before that it waits for as long as the gate ``slow-steps`` is there
 ===================  ============================================================================================
 """
 
@@ -54,10 +55,10 @@ def note(context: Any, users: list[str]) -> None:
         os.fsync(log.fileno())
 
 
-async def opened(name: str, cancelled: asyncio.Event) -> None:
-    """Wait until the gate is open, or the response is cancelled."""
-    while not (FOLDER / name).exists() and not cancelled.is_set():
-        await asyncio.sleep(0.01)
+async def opened(name: str, cancelled: asyncio.Event, *, wanted: bool = True) -> None:
+    """Wait until the gate is open (not *wanted*: closed), or the response is cancelled."""
+    while (FOLDER / name).exists() != wanted and not cancelled.is_set():
+        await asyncio.sleep(0.01)  # noqa: ASYNC110 - a file tells nobody that it has come
 
 
 @app.response_handler
@@ -93,6 +94,8 @@ async def answer(request: Any, context: Any, cancelled: asyncio.Event):
         await opened(names[0], cancelled)
     elif verb == "stuck":
         await cancelled.wait()
+    elif not asked:
+        await opened("slow-steps", cancelled, wanted=False)
     elif verb == "deaf":
         await asyncio.Event().wait()
     if cancelled.is_set():

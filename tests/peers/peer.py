@@ -109,12 +109,16 @@ class Peer:
         """Open a gate, for good."""
         (self._folder / gate).touch()
 
+    def close(self, gate: str) -> None:
+        """Close it."""
+        (self._folder / gate).unlink()
+
     @property
     def seen(self) -> list[Seen]:
         """All calls of the handler, oldest first."""
         log = self._folder / "log"
-        lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        return [Seen(**line) for line in lines]
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [Seen(**json.loads(line)) for line in lines]
 
     @property
     def responses(self) -> list[str]:
@@ -145,6 +149,11 @@ class Peer:
     async def delete(self, response: str) -> None:
         """Let the server forget it."""
         await self._ask("DELETE", f"/responses/{response}")
+
+    async def items(self, response: str, kind: str) -> list[dict[str, Any]]:
+        """What *response* was told, its history included: the items of one type, in order."""
+        page = await self._ask("GET", f"/responses/{response}/input_items?order=asc&limit=100")
+        return [item for item in page["data"] if item["type"] == kind]
 
     async def _ask(self, method: str, path: str) -> dict[str, Any]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

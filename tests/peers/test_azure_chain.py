@@ -11,8 +11,7 @@ import asyncio
 
 import pytest
 
-from streambatch import Park, Retry
-from streambatch.runners import ResponsesRunner
+from streambatch import Retry
 from streambatch.runners import _asking as asking
 from tests.peers.peer import Peer
 from tests.peers.wire import End, Wire
@@ -95,7 +94,6 @@ async def test_c02_the_server_is_killed_too_and_the_same_response_is_completed_o
     await talk.say("a")
     await talk.crash("gate g", when=lambda: talk.run.has(b'"id"'))
     await peer.kill9()
-    talk.run.batch = talk.run.batch
     with pytest.raises(Retry):
         await talk.again()  # nobody is there
     await peer.start()
