@@ -14,15 +14,21 @@ from tests.peers.wire import Wire, wired
 from tests.runners.tools import Talk
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all processes that are started keep compiled code: otherwise each of them compiles everything anew."""
+    return tmp_path_factory.getbasetemp().parent / "compiled"
+
+
 @pytest.fixture
-async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+async def peer(tmp_path: Path, compiled: Path) -> AsyncIterator[Peer]:
     """Microsoft's Responses host with the agent of echo_agent.py."""
     python = os.environ.get("STREAMBATCH_PEER_PYTHON")
     if not python:
         pytest.skip("STREAMBATCH_PEER_PYTHON names no Python with the peer; `nox -s runners` makes one")
     folder = tmp_path / "peer"
     folder.mkdir()
-    made = Peer(Path(python), folder)
+    made = Peer(Path(python), folder, compiled)
     await made.start()
     yield made
     await made.kill9()

@@ -38,10 +38,11 @@ class Peer:
     Args:
         python: the Python in whose environment the server is installed.
         folder: an empty directory of its own.
+        compiled: a directory for compiled code, which several may share: the server is large.
     """
 
-    def __init__(self, python: Path, folder: Path) -> None:
-        self._python, self._folder = python, folder
+    def __init__(self, python: Path, folder: Path, compiled: Path) -> None:
+        self._python, self._folder, self._compiled = python, folder, compiled
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -54,7 +55,7 @@ class Peer:
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._folder),
             "AGENTSERVER_STATE_ROOT": str(self._folder / "state"),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPYCACHEPREFIX": str(self._compiled),
         }
         output = os.open(self._folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:

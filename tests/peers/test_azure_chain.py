@@ -78,9 +78,7 @@ async def test_c02_what_was_shown_before_the_crash_is_shown_again_once(
     assert wire.posts == 1
 
 
-async def test_c02_a_response_that_ended_while_nobody_worked_is_taken(
-    peer: Peer, wire: Wire, talk: Talk
-) -> None:
+async def test_c02_a_response_that_ended_while_nobody_worked_is_taken(peer: Peer, wire: Wire, talk: Talk) -> None:
     await talk.crash("gate g", when=lambda: talk.run.has(b'"id"'))
     peer.open("g")
     await peer.completed(peer.responses[0])
@@ -162,9 +160,7 @@ async def test_c10_a_response_that_failed_is_not_an_answer(peer: Peer, wire: Wir
     assert (wire.posts, users(peer, talk)) == (3, ["a", f"{how} g"])
 
 
-async def test_c10_a_response_that_somebody_else_cancelled_is_not_an_answer(
-    peer: Peer, wire: Wire, talk: Talk
-) -> None:
+async def test_c10_a_response_that_somebody_else_cancelled_is_not_an_answer(peer: Peer, wire: Wire, talk: Talk) -> None:
     talk.next("gate g")
     going = asyncio.ensure_future(talk.again())
     await peer.called(1)

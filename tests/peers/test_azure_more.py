@@ -221,9 +221,7 @@ async def test_c16_what_the_server_refuses_is_a_dead_letter(wire: Wire, begin: B
     assert b"sent" not in (talk.run.data or b"")
 
 
-async def test_c03_the_lock_of_a_conversation_is_busy_and_uses_no_attempt(
-    peer: Peer, wire: Wire, begin: Begin
-) -> None:
+async def test_c03_the_lock_of_a_conversation_is_busy_and_uses_no_attempt(peer: Peer, wire: Wire, begin: Begin) -> None:
     """The parameter is given past the runner: two threads share a conversation, which a lock of the server guards."""
     one, other = (begin(extra_body={"conversation": {"id": "c"}}) for _ in range(2))
     one.next("gate g")

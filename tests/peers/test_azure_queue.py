@@ -8,13 +8,14 @@ figures must say: one POST and one response for a batch whose id was known, one 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from streambatch import BatchQueue
 from tests.conftest import StartChild
 from tests.peers.peer import Peer
-from tests.peers.tools import FAST, Stage, answered
+from tests.peers.tools import FAST, Stage, answered, on
 from tests.peers.wire import Wire
 from tests.rig import Child, Server
 
@@ -22,9 +23,11 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-async def stage(server: Server, namespace: str, start_child: StartChild, wire: Wire) -> AsyncIterator[Stage]:
+async def stage(
+    server: Server, namespace: str, start_child: StartChild, compiled: Path, wire: Wire
+) -> AsyncIterator[Stage]:
     async with BatchQueue(server.url, namespace=namespace, log=False, **FAST) as queue:
-        yield Stage(server, namespace, queue, start_child, "ResponsesRunner", {"model": "m"})
+        yield Stage(server, namespace, queue, start_child, compiled, "ResponsesRunner", {"model": "m"})
 
 
 def delivered(*workers: Child) -> list[str]:
@@ -32,6 +35,7 @@ def delivered(*workers: Child) -> list[str]:
     return [line.removeprefix("DELIVER ") for one in workers for line in one.lines if line.startswith("DELIVER")]
 
 
+@on(0)
 async def test_a_burst_is_one_response_and_the_next_continues_it(peer: Peer, wire: Wire, stage: Stage) -> None:
     worker = await stage.worker()
     first = await answered(await stage.burst("a", "b", "c"))
@@ -43,6 +47,7 @@ async def test_a_burst_is_one_response_and_the_next_continues_it(peer: Peer, wir
     assert delivered(worker) == [first.text, second.text]
 
 
+@on(1)
 async def test_c01_a_worker_killed_between_the_post_and_its_id(peer: Peer, wire: Wire, stage: Stage) -> None:
     first = await stage.worker()
     await answered(await stage.burst("a"))
@@ -60,6 +65,7 @@ async def test_c01_a_worker_killed_between_the_post_and_its_id(peer: Peer, wire:
     assert delivered(first, second) == ["I got 1 messages: a", reply.text]
 
 
+@on(2)
 async def test_c02_a_killed_worker_is_followed_by_one_that_follows_the_same_response(
     peer: Peer, wire: Wire, stage: Stage
 ) -> None:
@@ -77,9 +83,11 @@ async def test_c02_a_killed_worker_is_followed_by_one_that_follows_the_same_resp
     assert (wire.posts, peer.responses, stage.head()) == (1, [known], known)
     assert delivered(first, second) == [reply.text]
     await answered(await stage.burst("b"))
+    await stage.drained()
     assert peer.users(stage.head()) == ["a", "gate g", "b"]
 
 
+@on(3)
 async def test_the_host_is_killed_in_the_middle_of_a_run_and_completes_the_same_response(
     peer: Peer, wire: Wire, stage: Stage
 ) -> None:
@@ -96,9 +104,11 @@ async def test_the_host_is_killed_in_the_middle_of_a_run_and_completes_the_same_
     assert [call.again for call in peer.seen] == [False, True]
     assert delivered(worker) == [reply.text]
     await answered(await stage.burst("b"))
+    await stage.drained()
     assert peer.users(stage.head()) == ["a", "gate g", "b"]
 
 
+@on(4)
 async def test_worker_and_host_are_killed_together(peer: Peer, wire: Wire, stage: Stage) -> None:
     first = await stage.worker()
     await answered(await stage.burst("a"))

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from streambatch import BatchQueue, Receipt, Reply
 from streambatch._keys import Keys
 from tests.conftest import StartChild
+from tests.peers.worker import FAST
 from tests.rig import Child, Server, wait_for
+from tests.rig.servers import kinds
 
-FAST: dict[str, Any] = {"lease": 3.0, "debounce": 0.05, "backoff": 0.05, "backoff_max": 1.0, "drain_timeout": 2.0}
+__all__ = ["FAST", "Stage", "answered", "on"]
+
+
+def on(number: int) -> Any:
+    """Play a test on one kind of server, the next test on the other kind if there are two."""
+    return pytest.mark.parametrize("server_kind", [list(kinds())[number % len(kinds())]], indirect=True)
 
 
 @dataclass
@@ -22,13 +32,16 @@ class Stage:
     namespace: str
     queue: BatchQueue
     start_child: StartChild
+    compiled: Path
     runner: str
     options: dict[str, Any]
 
     async def worker(self) -> Child:
         """Start a worker and wait until it is up."""
         told = (self.server.url, self.namespace, self.runner, json.dumps(self.options))
-        child = await self.start_child("tests/peers/worker.py", *told)
+        # An empty one means no: the processes of a test would compile the provider's library one after the other.
+        env = {"PYTHONPYCACHEPREFIX": str(self.compiled), "PYTHONDONTWRITEBYTECODE": ""}
+        child = await self.start_child("tests/peers/worker.py", *told, env=env)
         await child.expect("UP")
         return child
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 End = Literal["close", "end", "hang"]
@@ -26,7 +26,8 @@ class Wire:
     def __init__(self, port: int) -> None:
         self._port = port
         self._cut: tuple[bytes, End] | None = None
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._closed = asyncio.Event()
         self.requests: list[str] = []
         self.url = ""
 
@@ -45,65 +46,68 @@ class Wire:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
         try:
             far, away = await asyncio.open_connection("127.0.0.1", self._port)
-            asking = asyncio.ensure_future(self._pass_requests(reader, away))
-            try:
-                await self._pass_answers(far, writer)
-            finally:
-                asking.cancel()
-                away.close()
         except OSError:
-            pass
-        finally:
             writer.close()
-            self._open.discard(task)
+            return
+        self._open |= {writer, away}
+        asking = asyncio.ensure_future(self._pass_requests(reader, away))
+        await self._pass_answers(far, writer)
+        for end in (writer, away):
+            end.close()
+        await asking
+        self._open -= {writer, away}
 
     async def close(self) -> None:
         """End all connections."""
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        self._closed.set()
+        for end in self._open:
+            end.close()
 
     async def _pass_requests(self, reader: asyncio.StreamReader, away: asyncio.StreamWriter) -> None:
         rest = b""
-        while data := await reader.read(65_536):
-            rest += data
-            self.requests += [found.decode() for found in _REQUEST.findall(rest)]
-            rest = rest[rest.rfind(b"\n") :] if b"\n" in rest else rest
-            away.write(data)
-            await away.drain()
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                rest += data
+                self.requests += [found.decode() for found in _REQUEST.findall(rest)]
+                rest = rest[rest.rfind(b"\n") :] if b"\n" in rest else rest
+                away.write(data)
+                await away.drain()
         away.close()
 
     async def _pass_answers(self, far: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen, passed = b"", 0  # of the answers since a cut was armed
-        while data := await far.read(65_536):
-            if self._cut is None:
-                seen, passed = b"", 0
-                writer.write(data)
-            else:
-                mark, how = self._cut
-                seen += data
-                at = seen.find(mark)
-                end = seen.find(_EVENT, at) + len(_EVENT) if mark and at >= 0 else 0
-                if at >= 0 and (end >= len(_EVENT) or not mark):
-                    self._cut = None
+        with suppress(OSError):
+            while data := await far.read(65_536):
+                seen = seen + data if self._cut else b""
+                if (end := self._end_in(seen)) is not None:
                     writer.write(seen[passed:end])
-                    await self._ended(writer, how)
+                    await self._ended(writer)
                     return
                 writer.write(data)
+                await writer.drain()
                 passed = len(seen)
-            await writer.drain()
 
-    async def _ended(self, writer: asyncio.StreamWriter, how: End) -> None:
+    def _end_in(self, seen: bytes) -> int | None:
+        """Where what was seen of an answer is to be cut, if it is."""
+        if self._cut is None or not seen:
+            return None
+        mark = self._cut[0]
+        if not mark:
+            return 0
+        at = seen.find(mark)
+        end = seen.find(_EVENT, at) if at >= 0 else -1
+        return end + len(_EVENT) if end >= 0 else None
+
+    async def _ended(self, writer: asyncio.StreamWriter) -> None:
+        assert self._cut is not None
+        how, self._cut = self._cut[1], None
         if how == "end":
             writer.write(b"0\r\n\r\n")
         await writer.drain()
         if how == "hang":
-            await asyncio.Event().wait()
+            await self._closed.wait()
 
 
 @asynccontextmanager
