@@ -1,4 +1,7 @@
-"""Fixtures of the tests against servers that nobody here wrote. Where one is not installed the tests are skipped."""
+"""Fixtures of the tests against servers that nobody here wrote; only `nox -s runners` runs them, and skips none.
+
+STREAMBATCH_PEER_PYTHON names the Python of the peer's own environment; where it is missing the tests are skipped.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,14 @@ from tests.peers.wire import Wire, wired
 from tests.runners.tools import Talk
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip them outside the session that is made for them."""
+    if not os.environ.get("STREAMBATCH_PEER_PYTHON"):
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="these servers are there in `nox -s runners` only"))
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all processes that are started keep compiled code: otherwise each of them compiles everything anew."""
@@ -23,12 +34,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def peer(tmp_path: Path, compiled: Path) -> AsyncIterator[Peer]:
     """Microsoft's Responses host with the agent of echo_agent.py."""
-    python = os.environ.get("STREAMBATCH_PEER_PYTHON")
-    if not python:
-        pytest.skip("STREAMBATCH_PEER_PYTHON names no Python with the peer; `nox -s runners` makes one")
     folder = tmp_path / "peer"
     folder.mkdir()
-    made = Peer(Path(python), folder, compiled)
+    made = Peer(Path(os.environ["STREAMBATCH_PEER_PYTHON"]), folder, compiled)
     await made.start()
     yield made
     await made.kill9()

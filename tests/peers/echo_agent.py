@@ -57,8 +57,8 @@ def note(context: Any, users: list[str]) -> None:
 
 async def opened(name: str, cancelled: asyncio.Event, *, wanted: bool = True) -> None:
     """Wait until the gate is open (not *wanted*: closed), or the response is cancelled."""
-    while (FOLDER / name).exists() != wanted and not cancelled.is_set():
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - a file tells nobody that it has come
+    while (FOLDER / name).exists() != wanted and not cancelled.is_set():  # noqa: ASYNC110 - a file tells nobody
+        await asyncio.sleep(0.01)
 
 
 @app.response_handler

@@ -8,7 +8,7 @@ deleted: it begins an empty history then and says nothing (C21), see docs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import openai
@@ -253,6 +253,6 @@ async def test_c03_the_lock_as_the_table_reads_it(peer: Peer) -> None:
 async def test_c22_a_conversation_of_our_own_is_not_to_be_had_and_the_error_says_what_works(
     wire: Wire, begin: Begin
 ) -> None:
-    with pytest.raises(Park, match="no /conversations; .*state='chain'"):
+    with pytest.raises(Park, match=r"no /conversations; .*state='chain'"):
         await begin(state="conversation").say("a")
     assert wire.requests == ["POST /conversations"]
