@@ -144,12 +144,13 @@ def peer(session: nox.Session) -> None:
     _install(session, extras=None, groups=[], more=PEER.read_text(encoding="utf-8"), says=says)
 
 
-@nox.session(requires=["peer"], venv_location=".nox/tests")
+@nox.session(requires=["peer"])
 def runners(session: nox.Session) -> None:
     """Try the runners on servers that nobody here wrote: Microsoft's Responses host, and a small local model."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=MODEL)
     # In this session something that is missing is a failure: it exists to run these tests.
-    env = {"STREAMBATCH_PEER_PYTHON": str(ROOT / ".nox/peer/bin/python"), "STREAMBATCH_NO_SKIPS": "1"}
+    python = Path(session.virtualenv.location).with_name("peer") / "bin/python"
+    env = {"STREAMBATCH_PEER_PYTHON": str(python), "STREAMBATCH_NO_SKIPS": "1"}
     told = session.posargs or ["tests/peers", "tests/runners/test_model.py", "tests/runners/test_chat_model.py"]
     session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *told, env=env)
 
