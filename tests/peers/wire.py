@@ -29,6 +29,7 @@ class Wire:
         self._open: set[asyncio.StreamWriter] = set()
         self._closed = asyncio.Event()
         self.requests: list[str] = []
+        self.was_cut = False
         self.url = ""
 
     def cut(self, mark: bytes, how: End) -> None:
@@ -102,7 +103,7 @@ class Wire:
 
     async def _ended(self, writer: asyncio.StreamWriter) -> None:
         assert self._cut is not None
-        how, self._cut = self._cut[1], None
+        how, self._cut, self.was_cut = self._cut[1], None, True
         if how == "end":
             writer.write(b"0\r\n\r\n")
         await writer.drain()
