@@ -152,7 +152,7 @@ def runners(session: nox.Session) -> None:
     python = Path(session.virtualenv.location).with_name("peer") / "bin/python"
     env = {"STREAMBATCH_PEER_PYTHON": str(python), "STREAMBATCH_NO_SKIPS": "1"}
     told = session.posargs or ["tests/peers", "tests/runners/test_model.py", "tests/runners/test_chat_model.py"]
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *told, env=env)
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "--timeout=120", *told, env=env)
 
 
 @nox.session

@@ -271,7 +271,7 @@ class Asking:
                 if self._can.learned(error, asked):
                     continue
                 heard(self._run, error)
-                found = problem_of(error)
+                found = _refusal(error, asked)
                 if found.name != "AMBIGUOUS":  # then nothing was accepted
                     await self.forget()
                 raise found from None
@@ -310,6 +310,18 @@ class Asking:
                 return found if found.text else Completion(said, found.calls, found.flags, found.usage, found.id)
         response = self.echo = plain(await api.responses.retrieve(step["id"]))
         return completion_in(response, self._memo.data.get("said", ""))
+
+
+def _refusal(error: Exception, asked: Mapping[str, Any]) -> Problem:
+    """What a refused POST means. One that names the head is about the head, whatever its code and status.
+
+    vLLM and Microsoft's Responses host call it a 404 without a code of its own, and the host calls the id of another
+    server a malformed parameter.
+    """
+    found, head = problem_of(error), asked.get("previous_response_id")
+    if head and found.name in ("PAUSE", "PERMANENT") and mentions(error, str(head).lower(), "previous_response_id"):
+        return Problem("REPAIR", found.why)
+    return found
 
 
 async def lively(events: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -198,12 +198,10 @@ def problem_of(error: Exception) -> Problem:
     fields: Mapping[str, object] = cast("Mapping[str, object]", body) if isinstance(body, Mapping) else {}
     response = getattr(error, "response", None)
     status = getattr(error, "status_code", 0) or 0
-    # The parameter is one of the words: "Malformed identifier." of Microsoft's host names the lost head only there.
-    words = f"{getattr(error, 'message', '')} {fields.get('param') or ''}"
     found = problem(
         getattr(error, "code", None) or fields.get("code"),
         getattr(error, "type", None) or fields.get("type"),
-        words if status or fields else "",
+        getattr(error, "message", "") if status or fields else "",
         status,
         retry_after(getattr(response, "headers", {})),
     )

@@ -28,15 +28,41 @@ import json
 import os
 import sys
 import threading
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
-from azure.ai.agentserver.responses import ResponseEventStream, ResponsesAgentServerHost, ResponsesServerOptions
+from azure.ai.agentserver.responses import (
+    FileResponseStore,
+    FoundryResourceNotFoundError,
+    ResponseEventStream,
+    ResponsesAgentServerHost,
+    ResponsesServerOptions,
+)
 
 PORT, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
 
+
+class Store(FileResponseStore):
+    """Responses in files, as the package has it, but a head that is not there is told, as where it is hosted."""
+
+    async def get_history_item_ids(
+        self, previous_response_id: str | None, conversation_id: str | None, limit: int, *, context: Any = None
+    ) -> list[str]:
+        """The items of a history."""
+        if previous_response_id is not None:
+            try:
+                await self.get_response(previous_response_id, context=context)
+            except KeyError:
+                raise FoundryResourceNotFoundError("not there") from None
+        return await super().get_history_item_ids(previous_response_id, conversation_id, limit, context=context)
+
+
 app = ResponsesAgentServerHost(
-    options=ResponsesServerOptions(resilient_background=True), configure_observability=None, access_log=None
+    options=ResponsesServerOptions(resilient_background=True),
+    store=Store(),
+    configure_observability=None,
+    access_log=None,
 )
 
 
@@ -68,47 +94,59 @@ async def answer(request: Any, context: Any, cancelled: asyncio.Event):
     note(context, [*said(history), *said(given)])
     asked = said(given)
     verb, *names = (asked or [""])[-1].split() or [""]
-    open_gate = bool(names) and (FOLDER / names[-1]).exists()
+    if names and (FOLDER / names[-1]).exists() and verb != "call":
+        verb = ""
     stream = ResponseEventStream(response_id=context.response_id, request=request)
     yield stream.emit_created()
     yield stream.emit_in_progress()
-    if verb == "raises" and not open_gate:
+    if verb == "raises":
         raise RuntimeError("as told")
-    if verb == "fails" and not open_gate:
+    if verb == "fails":
         yield stream.emit_failed(code="server_error", message="as told")
-        return
-    if verb == "call":
+    elif verb == "call":
         for name in names:
             for event in stream.output_item_function_call("look", f"call_{name}", json.dumps({"what": name})):
                 yield event
         yield stream.emit_completed()
-        return
+    else:
+        whole = f"I got {len(asked)} messages: {' | '.join(asked)}" if asked else "done"
+        async for event in told(stream, whole, waiting(verb, names, asked, cancelled)):
+            yield event
+        if cancelled.is_set():
+            return
+        usage = {"input_tokens": len(asked), "output_tokens": 1, "total_tokens": len(asked) + 1}
+        if verb == "cut":
+            yield stream.emit_incomplete(reason="max_output_tokens", usage=usage)
+        else:
+            yield stream.emit_completed(usage=usage)
+
+
+async def waiting(verb: str, names: list[str], asked: list[str], cancelled: asyncio.Event) -> bool:
+    """What happens in the middle of an answer; whether it goes on."""
+    if verb == "gate":
+        await opened(names[0], cancelled)
+    elif not asked:
+        await opened("slow-steps", cancelled, wanted=False)
+    elif verb == "stuck":
+        await cancelled.wait()
+    elif verb == "deaf":
+        await asyncio.Event().wait()
+    return not cancelled.is_set()
+
+
+async def told(stream: Any, whole: str, goes_on: Awaitable[bool]) -> AsyncIterator[Any]:
+    """A message in two halves, with something between them."""
     message = stream.add_output_item_message()
     yield message.emit_added()
     text = message.add_text_content()
     yield text.emit_added()
-    whole = f"I got {len(asked)} messages: {' | '.join(asked)}" if asked else "done"
     half = len(whole) // 2
     yield text.emit_delta(whole[:half])
-    if verb == "gate":
-        await opened(names[0], cancelled)
-    elif verb == "stuck":
-        await cancelled.wait()
-    elif not asked:
-        await opened("slow-steps", cancelled, wanted=False)
-    elif verb == "deaf":
-        await asyncio.Event().wait()
-    if cancelled.is_set():
-        return
-    yield text.emit_delta(whole[half:])
-    yield text.emit_text_done(whole)
-    yield text.emit_done()
-    yield message.emit_done()
-    usage = {"input_tokens": len(asked), "output_tokens": 1, "total_tokens": len(asked) + 1}
-    if verb == "cut":
-        yield stream.emit_incomplete(reason="max_output_tokens", usage=usage)
-    else:
-        yield stream.emit_completed(usage=usage)
+    if await goes_on:
+        yield text.emit_delta(whole[half:])
+        yield text.emit_text_done(whole)
+        yield text.emit_done()
+        yield message.emit_done()
 
 
 def end_with_the_test() -> None:

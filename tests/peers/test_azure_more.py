@@ -1,8 +1,7 @@
 """The cases of tests/runners/test_chain.py that are no crashes, against Microsoft's Responses host; and its lock.
 
 Theory of operation. See test_azure_chain.py. What this server has not, and so cannot be played: limits and keys
-(C14, C15), a look at a head whose calls nobody answered (C5), a longest chain, and an error for a head that it has
-deleted: it begins an empty history then and says nothing (C21), see docs.
+(C14, C15), a look at a head whose calls nobody answered (C5), a longest chain.
 """
 
 from __future__ import annotations
@@ -142,6 +141,18 @@ async def test_c02_a_step_after_tools_is_followed_when_the_server_is_killed(
     assert (await going).text == "done"
     assert (wire.posts, len(peer.responses)) == (2, 2)
     assert talk.state["head"] == peer.responses[1]
+
+
+async def test_c21_a_head_that_was_deleted_begins_a_new_chain_with_the_local_turns(
+    peer: Peer, wire: Wire, talk: Talk
+) -> None:
+    await talk.say("a", "b")
+    await peer.delete(talk.state["head"])
+    assert (await talk.say("c")).text == "I got 3 messages: a | b | c"
+    assert users(peer, talk) == ["a", "b", "c"]
+    await talk.say("d")
+    assert users(peer, talk) == ["a", "b", "c", "d"]
+    assert wire.posts == 4
 
 
 async def test_c21_a_head_of_another_server_begins_a_new_chain_with_the_local_turns(

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 End = Literal["close", "end", "hang"]
-_REQUEST = re.compile(rb"(?:^|\n)((?:GET|POST|DELETE) /\S*) HTTP/1\.1\r")
+_REQUEST = re.compile(rb"((?:GET|POST|DELETE) /\S*) HTTP/1\.1\r\n")  # no body holds it: JSON escapes ends of lines
 _EVENT = b"\n\n\r\n"  # the end of an event, and of the chunk it is sent in
 
 
@@ -71,8 +71,9 @@ class Wire:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 rest += data
-                self.requests += [found.decode() for found in _REQUEST.findall(rest)]
-                rest = rest[rest.rfind(b"\n") :] if b"\n" in rest else rest
+                for found in _REQUEST.finditer(rest):
+                    self.requests.append(found[1].decode())
+                rest = _REQUEST.split(rest)[-1][-4096:]  # a line may come in two pieces
                 away.write(data)
                 await away.drain()
         away.close()

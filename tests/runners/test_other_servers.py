@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from streambatch import Retry
+from streambatch import Park, Retry
 from streambatch.runners import ResponsesRunner
 from tests.fakes.provider import Fault, Plan, Provider
 from tests.runners.tools import Talk
@@ -46,11 +46,26 @@ async def test_a_stream_without_a_word_is_not_asked_for_twice(fake: Provider, ta
     assert users(fake, talk) == ["a", "b", "c"]
 
 
-async def test_c21_a_head_that_another_server_gave_begins_a_new_chain(fake: Provider, talk: Talk) -> None:
+@pytest.mark.parametrize("whose", ["vLLM", "Microsoft", "another"])
+async def test_c21_a_lost_head_is_known_by_its_name(fake: Provider, talk: Talk, whose: str) -> None:
     await talk.say("a")
-    fake.script = [Plan(status=400, body={"error": {**MALFORMED, "param": "previous_response_id"}})]
+    lost = f"Response with id '{talk.state['head']}' not found."
+    status, error = {
+        "vLLM": (404, {"message": lost, "type": "NotFoundError", "param": "response_id", "code": 404}),
+        "Microsoft": (404, {**MALFORMED, "message": lost, "code": "invalid_request_error", "param": "response_id"}),
+        "another": (400, {**MALFORMED, "param": "previous_response_id"}),
+    }[whose]
+    fake.script = [Plan(status=status, body={"error": error})]
     assert (await talk.say("b")).text == "I got 1 messages: b"
     assert users(fake, talk) == ["a", "b"]
+
+
+async def test_a_refusal_that_does_not_name_the_head_is_not_about_it(fake: Provider, talk: Talk) -> None:
+    await talk.say("a")
+    fake.script = [Plan(status=404, body={"error": {"message": "The model m does not exist.", "code": None}})]
+    with pytest.raises(Park):
+        await talk.say("b")
+    assert len(fake.posts("/responses")) == 2
 
 
 async def test_c13_a_response_that_another_server_gave_is_asked_for_again(fake: Provider, talk: Talk) -> None:
