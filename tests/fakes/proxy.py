@@ -50,12 +50,14 @@ class Proxy:
             exchange = Exchange(json.loads(body or b"null"))
             self.exchanges.append(exchange)
             far, away = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
-            away.write(b"\r\n".join([*kept, b"connection: close", b"", b""]) + body)
-            while data := await far.read(65_536):
-                exchange.response += data
-                writer.write(data)
-                await writer.drain()
-            away.close()
+            try:
+                away.write(b"\r\n".join([*kept, b"connection: close", b"", b""]) + body)
+                while data := await far.read(65_536):
+                    exchange.response += data
+                    writer.write(data)
+                    await writer.drain()
+            finally:
+                away.close()
         writer.close()
 
 
