@@ -148,8 +148,14 @@ class Talk:
         """What is stuck keeps the lock (C11): go on in a new conversation."""
         await self._replace()
 
+    def _calm(self) -> None:
+        for name in ("busy", "locked", "looks"):
+            self._memo.data.pop(name, None)
+
     async def _replace(self) -> None:
         self._memo.data["conversation"] = self._memo.data["base"] = None
+        self._memo.data.pop("unsure", None)
+        self._calm()
         await self._asking.forget()
         await self._memo.save()
 
@@ -185,8 +191,11 @@ class Talk:
         if found is None and "sent" in self._asking.step:
             left = self._asking.step["sent"] + PATIENCE - time()
             if left > 0:
+                looks = int(self._memo.data.get("looks", 0))
+                self._memo.data["looks"] = looks + 1
+                await self._memo.save()
                 reason = "a request may still be on its way to the provider"
-                raise Retry(min(left, 15.0), count=False, reason=reason)
+                raise Retry(min(left, 15.0, 2.0**looks), count=False, reason=reason)
             self._memo.data["unsure"] = True
         if found is None and self._memo.data.get("unsure"):
             await self._probe(conversation)
@@ -219,6 +228,7 @@ class Talk:
 
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """Wait until the items of a completed response are in the conversation; add them if they do not come."""
+        self._calm()
         adopted, self._adopted = self._adopted, False
         if adopted:
             return
@@ -252,6 +262,9 @@ class Talk:
         if found.name == "BUSY":
             busy = int(self._memo.data.get("busy", 0))
             self._memo.data["busy"] = busy + 1
+            if self._memo.data.setdefault("locked", time()) + self._asking.deadline < time():
+                await self._replace()  # by a response whose id got lost, and which does not end: nobody can end it
+                return "locked"
             await self._memo.save()
             # The intent was refused, so it is none; but what holds the lock may be an earlier one of ours.
             raise Retry(min(15.0, 2.0**busy), count=False, reason=f"the provider answered {found.why} (busy)")

@@ -44,7 +44,7 @@ async def test_c01_between_the_post_and_its_id(stage: Stage) -> None:
 
 async def test_c08_a_post_that_got_lost(stage: Stage) -> None:
     """It was sent, and the provider has never heard of it: it is posted again, and the user turn is not lost."""
-    stage.constants["_conversation.PATIENCE"] = 1.5
+    stage.constants |= {"_conversation.PATIENCE": 1.5, "_conversation.COMMIT": 1.0}
     first = await stage.worker("first")
     await stage.told(await stage.say("a"))
     stage.fake.faults.append(Fault("/responses", "POST", times=1, cut="hang"))
