@@ -23,9 +23,10 @@ What ends a step::
     deadline                it is cancelled and looked at for the last time, then `Overdue`; the step is taken back
     nobody knows            Problem (AMBIGUOUS), and the step stays: the next attempt asks after it, if there is an id
 
-A Run that is cancelled (by a user, by a drain, because its lease is lost) while its POST has no answer yet waits for the
-id, `LETTING_GO` seconds at most. Then the response can be ended, or followed by whoever goes on. With the lease lost
-nobody else can know of it, so it is ended at once: in a conversation its turn would come on top of the other's.
+A Run that is cancelled (by a user, by a drain, because its lease is lost) while its POST has no answer yet waits for
+the id, `LETTING_GO` seconds at most. Then the response can be ended, or followed by whoever goes on. A process that
+froze before it sent, for so long that another one has asked anew, ends what it has posted: in a conversation it would
+be a second turn.
 
 The deadline counts from the moment of sending, by the clock of the machine that sent, and goes on while nobody works.
 """
@@ -52,6 +53,7 @@ from ._stream import Ended, Response, completion_in, completion_of, plain
 FIRST = 60.0  # seconds until a POST must have been answered with a first byte
 IDLE = 60.0  # seconds of silence after which a stream counts as broken
 SAVE_EVERY = 1.0
+LATE = FIRST  # seconds after an intent from which on others may take it for lost
 LETTING_GO = 2.0  # seconds in which a Run that is cancelled still waits for the id of what it has posted
 LEAST = 5.0  # seconds that a response of a dead worker is given, however long ago it was sent
 FAILURES = 6  # requests in a row that may fail while a response is followed by id
@@ -195,12 +197,17 @@ class Asking:
                 self._can.background = step["bg"]
             try:
                 await self._memo.save()
-            except LeaseLost:  # whoever has the thread now cannot know of this one
-                with suppress(Problem, TimeoutError):
-                    async with asyncio.timeout(LEAST):
-                        await self.end()
+            except LeaseLost:
+                await self._orphaned()
                 raise
         self._known.set()
+
+    async def _orphaned(self) -> None:
+        """End a response that was sent so late that whoever has the thread has asked anew; else it may be followed."""
+        if self.step["sent"] + LATE < time():
+            with suppress(Problem, TimeoutError):
+                async with asyncio.timeout(LEAST):
+                    await self.end()
 
     async def shown(self, text: str) -> None:
         """Show it; save it now and then, for a cancellation and for whoever resumes."""

@@ -1,8 +1,8 @@
 """A worker process with a ResponsesRunner: real SDK, real HTTP, real death.
 
-Theory of operation. It is hatched from a nest (nest.py) or started as a script. Its one argument is the JSON of a `Part`. It prints one line for every moment a test may wait for
-and obeys lines of stdin: ``submit <thread> <message id> <content>``, ``cancel <thread> drop|keep``, ``go`` (ends holds
-on the event loop), ``close``. Most steps of a Run need no failpoint: the provider knows when a POST is there and what
+Theory of operation. It is hatched from a nest (nest.py) or started as a script. Its one argument is the JSON of a
+`Part`. It prints one line for every moment a test may wait for and obeys lines of stdin: ``submit <thread> <message id>
+<content>``, ``cancel <thread> drop|keep``, ``go`` (ends holds on the event loop), ``close``. Most steps of a Run need no failpoint: the provider knows when a POST is there and what
 was sent of its answer, and the checkpoint in the server tells what is saved. The words of `Part.hold` are for the rest:
 
 ============ ==================================================================================
@@ -177,7 +177,8 @@ class RunnerActor:
         runner = None
         if part.run:
             client = AsyncOpenAI()
-            assert client.responses and client.conversations  # loaded now: a test's clock does not run while they load
+            assert client.responses  # loaded now: a test's clock does not run while the SDK loads its parts
+            assert client.conversations
             told = {"model": "m", "state": part.state, "tools": self.tools(), "client": client, **part.runner}
             runner = Held(ResponsesRunner(**told), part.hold)
         queue = BatchQueue(

@@ -47,8 +47,9 @@ class Stage:
     # ── who acts ──
 
     async def worker(
-        self, name: str, *, run: bool = True, hold: str = "", tools: bool = False, lease: float | None = None, **more: Any
-    ) -> Child:
+        self, name: str, *, run: bool = True, hold: str = "", tools: bool = False, lease: float | None = None,
+        **more: Any,
+    ) -> Child:  # fmt: skip
         """Start a worker process and wait until it is ready; *more* goes to its ResponsesRunner."""
         settings = QUICK if lease is None else {**QUICK, "lease": lease}
         part = Part(
@@ -86,7 +87,19 @@ class Stage:
 
     async def saved(self, name: str) -> None:
         """Wait until the response under way has *name* in the checkpoint: "sent", "id"."""
-        await wait_for(lambda: ((self.field("run", "cp") or {}).get("step") or {}).get(name), f"{name} saved", deadline=LONG)
+        await wait_for(lambda: self._memo().get("step", {}).get(name), f"{name} saved", deadline=LONG)
+
+    async def said(self, text: str) -> None:
+        """Wait until this much of the answer is in the checkpoint."""
+        await wait_for(lambda: self._memo().get("said") == text, "what was said", deadline=LONG)
+
+    def _memo(self) -> dict[str, Any]:
+        return self.field("run", "cp") or {}
+
+    async def renewed(self) -> None:
+        """Wait until the worker has asked after its lease once more."""
+        before = self.field("lease", "deadline")
+        await wait_for(lambda: self.field("lease", "deadline") != before, "a renewal", deadline=LONG)
 
     def posts(self) -> int:
         """How many POSTs asked for a response."""

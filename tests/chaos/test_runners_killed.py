@@ -13,7 +13,7 @@ import asyncio
 import pytest
 
 from tests.chaos.stage import BOTH, Stage
-from tests.fakes.provider import Call, Fault, Plan, ToolFirst
+from tests.fakes.provider import Fault, Plan
 
 pytestmark = [
     pytest.mark.parametrize(("state", "server_kind"), BOTH, indirect=["server_kind"]),
