@@ -17,6 +17,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -63,9 +64,18 @@ class Nest:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        self._loading = threading.Lock()
+        self._loaded = False
+
+    def _load(self) -> None:
+        with self._loading:
+            if not self._loaded:
+                assert self._socket.recv(64) == b"loaded"
+                self._loaded = True
 
     async def hatch(self, argument: str, env: Mapping[str, str]) -> Child:
         """Start `runner_actor` with its argument and further variables of its environment."""
+        await asyncio.to_thread(self._load)
         (stdin, ours_in), *outs = pipes = [os.pipe() for _ in range(4)]
         fds = [stdin, *(theirs for _, theirs in outs)]
         request = json.dumps([argument, dict(env)]).encode()
@@ -73,7 +83,7 @@ class Nest:
         socket.send_fds(self._socket, [request], fds)
         for fd in fds:
             os.close(fd)
-        pid = int(await asyncio.to_thread(self._socket.recv, 64))
+        pid = int(self._socket.recv(64))  # it takes a millisecond, and no other request may come between
         writer = await _writer(ours_in)
         readers = [await _reader(ours) for ours, _ in pipes[1:]]
         return Child(cast("Any", Hatched(self, pid, writer, readers)))
@@ -106,6 +116,7 @@ def _serve(ours: socket.socket) -> None:
     """Fork until the other side is gone."""
     from tests.chaos import runner_actor
 
+    ours.send(b"loaded")
     while True:
         request, fds, _, _ = socket.recv_fds(ours, _MOST, 4)
         if not request:

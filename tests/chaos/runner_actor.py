@@ -2,8 +2,9 @@
 
 Theory of operation. It is hatched from a nest (nest.py) or started as a script. Its one argument is the JSON of a
 `Part`. It prints one line for every moment a test may wait for and obeys lines of stdin: ``submit <thread> <message id>
-<content>``, ``cancel <thread> drop|keep``, ``go`` (ends holds on the event loop), ``close``. Most steps of a Run need no failpoint: the provider knows when a POST is there and what
-was sent of its answer, and the checkpoint in the server tells what is saved. The words of `Part.hold` are for the rest:
+<content>``, ``cancel <thread> drop|keep``, ``go`` (ends holds on the event loop), ``close``. Most steps of a Run need
+no failpoint: the provider knows when a POST is there and what was sent of its answer, and the checkpoint in the server
+tells what is saved. The words of `Part.hold` are for the rest:
 
 ============ ==================================================================================
 tool         in a tool of the name ``slow``, after its effect; renewals go on
@@ -24,6 +25,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -57,21 +59,39 @@ class Part:
         return json.dumps(self.__dict__)
 
 
+class Watched:
+    """A Run whose saves of a response's id are told."""
+
+    def __init__(self, run: Run, note: Callable[..., None]) -> None:
+        self._run = run
+        self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+    async def checkpoint(self, data: bytes) -> None:
+        """Save, and then tell."""
+        await self._run.checkpoint(data)
+        if "id" in json.loads(data).get("step", {}):
+            self._note("known", self._run.batch.thread, self._run.batch.id, attempt=self._run.batch.attempt)
+
+
 class Held:
     """A ResponsesRunner that may stand still between its return and the settle."""
 
     history = True
     kinds = ResponsesRunner.kinds
 
-    def __init__(self, inner: ResponsesRunner, hold: str) -> None:
+    def __init__(self, inner: ResponsesRunner, hold: str, note: Callable[..., None]) -> None:
         self._inner = inner
+        self._note = note
         self._hold = hold
         self.kind = inner.kind
         self.limits = inner.limits
 
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Run it, and stand still if told so."""
-        answer = await self._inner.run(batch, run)
+        answer = await self._inner.run(batch, cast("Run", Watched(run, self._note)))
         if self._hold in ("returned", "freeze"):
             print(f"HELD {self._hold}")
             signal.pause() if self._hold == "returned" else os.kill(os.getpid(), signal.SIGSTOP)
@@ -148,6 +168,7 @@ class RunnerActor:
         elif kind == "Answered":
             self.note("end", told.thread, told.batch_id, attempt=told.attempt)
         elif kind in TOLD:
+            self.note(kind.lower(), getattr(told, "thread", ""), getattr(told, "batch_id", ""))
             said = getattr(told, "error", "") or getattr(told, "reason", "") or getattr(told, "message", "")
             print(f"EVENT {kind} {getattr(told, 'thread', '')} {time.monotonic():.6f} {said}")
 
@@ -180,7 +201,7 @@ class RunnerActor:
             assert client.responses  # loaded now: a test's clock does not run while the SDK loads its parts
             assert client.conversations
             told = {"model": "m", "state": part.state, "tools": self.tools(), "client": client, **part.runner}
-            runner = Held(ResponsesRunner(**told), part.hold)
+            runner = Held(ResponsesRunner(**told), part.hold, self.note)
         queue = BatchQueue(
             part.url,
             runner=runner,
