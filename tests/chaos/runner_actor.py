@@ -35,7 +35,7 @@ from streambatch import Answer, Batch, BatchQueue, Event, Reply, Run
 from streambatch.runners import ResponsesRunner, ToolCall, tool
 from tests.chaos.ledger import Ledger, Note
 
-TOLD = ("Lost", "Retrying", "Dead", "Repaired", "Cancelled", "Warned")
+TOLD = ("Lost", "Retrying", "Dead", "Repaired", "Cancelled", "Parked", "Unparked", "Warned")
 
 
 @dataclass
@@ -65,6 +65,7 @@ class Watched:
     def __init__(self, run: Run, note: Callable[..., None]) -> None:
         self._run = run
         self._note = note
+        self._known = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)
@@ -72,8 +73,10 @@ class Watched:
     async def checkpoint(self, data: bytes) -> None:
         """Save, and then tell."""
         await self._run.checkpoint(data)
-        if "id" in json.loads(data).get("step", {}):
-            self._note("known", self._run.batch.thread, self._run.batch.id, attempt=self._run.batch.attempt)
+        known = json.loads(data).get("step", {}).get("id")
+        if known and known != self._known:
+            self._known = known
+            self._note("known", self._run.batch.thread, self._run.batch.id, (known,), self._run.batch.attempt)
 
 
 class Held:

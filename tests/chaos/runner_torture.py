@@ -6,13 +6,9 @@ SIGKILL, wherever it is, and another one started. A user sends a burst of one to
 loses patience, and goes on; every message has a text of its own. The provider answers with what it was told, word by
 word, so a Run takes half a second to three, and the answer shows which messages it answers.
 
-In the end everything drains, and the verdict is read from outside the queue: from the history at the provider that the
-thread's committed head names (for ``local``: from the turns in the server), and from what was handed over:
-
-* every message is in exactly one turn of its thread's history, in the order of sending;
-* every turn is answered, and its answer is about its messages and no others;
-* every message is in exactly one reply, in order; one that was handed over twice was so by a worker that was killed;
-* no batch became a dead letter, and no more was posted than batches and what a kill can make necessary again.
+In the end everything drains, and the verdict (verdict.py) is read from outside the queue: from the history at the
+provider that the thread's committed head names (for ``local``: from the turns in the server), from what arrived at the
+provider, and from what was handed over.
 """
 
 from __future__ import annotations
@@ -26,22 +22,22 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streambatch import BatchQueue, Receipt
-from tests.chaos.ledger import Ledger, Note
+from tests.chaos.ledger import Ledger
 from tests.chaos.nest import Nest
 from tests.chaos.runner_actor import Part
 from tests.chaos.tools import drained
+from tests.chaos.verdict import Figures
 from tests.rig import Child, Server
 from tests.rig.process import ROOT
 from tests.rig.servers import kinds
 
-SETTINGS: dict[str, Any] = {"lease": 2.0, "debounce": 0.2, "backoff": 0.1, "drain_timeout": 5.0, "max_attempts": 50}
+SETTINGS: dict[str, Any] = {"lease": 4.0, "debounce": 0.2, "backoff": 0.1, "drain_timeout": 5.0, "max_attempts": 50}
 RUNNER: dict[str, Any] = {"context_tokens": 1_000_000}  # all turns stay, so that all can be counted
 DELAY = 0.15
 
@@ -57,45 +53,6 @@ class Options:
     state: str = "chain"
     kind: str = ""
     seed: int = 0
-
-
-@dataclass
-class Figures:
-    """What was found.
-
-    Attributes:
-        messages: sent.
-        turns: committed batches in the histories.
-        posts: requests for a response.
-        kills: workers killed.
-        runs: Runs begun.
-        restarts: of them, such that went on with a batch.
-        lost: Runs whose lease ended under a living worker, because the machine was busy.
-        nameless: posted responses whose id was never saved: only these may be asked for again.
-        replies: handed over.
-        again: handed over twice.
-        impatient: users that did not wait for the reply.
-        dead: dead letters.
-        wrong: what must not be.
-    """
-
-    messages: int = 0
-    turns: int = 0
-    posts: int = 0
-    kills: int = 0
-    runs: int = 0
-    restarts: int = 0
-    lost: int = 0
-    nameless: int = 0
-    replies: int = 0
-    again: int = 0
-    impatient: int = 0
-    dead: int = 0
-    wrong: list[str] = field(default_factory=list[str])
-
-    def line(self) -> str:
-        """For people."""
-        return ", ".join(f"{name} {value}" for name, value in self.__dict__.items() if name != "wrong")
 
 
 class Torture:
@@ -124,7 +81,7 @@ class Torture:
                     group.create_task(self._talk(queue, thread, until))
                 group.create_task(self._kill(until))
             await drained(queue, deadline=180)
-            self.figures.dead = len(await queue.dead_letters())
+            self.figures.judge_dead(len(await queue.dead_letters()))
         await self._judge()
         return self.figures
 
@@ -180,63 +137,15 @@ class Torture:
     # ── the verdict ──
 
     async def _judge(self) -> None:
-        figures, state = self.figures, await self._get("/_state")
-        figures.messages = sum(map(len, self.sent.values()))
+        figures, state, notes = self.figures, await self._get("/_state"), self.ledger.read()
         figures.posts = state["posts"].get("/responses", 0)
-        begun = self.ledger.read("begin")
-        figures.runs, figures.restarts = len(begun), sum(note.attempt > 1 for note in begun)
+        figures.count(notes)
+        if self.options.state != "local":
+            figures.judge_posts(notes)
         for thread, sent in self.sent.items():
-            turns = await self._turns(thread)
-            figures.turns += len(turns)
-            self._judge_turns(thread, turns, [text for _, text in sent])
-        delivered = self.ledger.read("deliver")
-        for thread, sent in self.sent.items():
-            notes = [note for note in delivered if note.thread == thread]
-            self._judge_replies(thread, notes, [name for name, _ in sent])
-        self._judge_posts(state["marks"])
-        if figures.dead:
-            figures.wrong.append(f"{figures.dead} dead letters")
-
-    def _judge_posts(self, marks: list[tuple[str, str]]) -> None:
-        """Asked again is a batch whose Run was ended, and if the provider keeps responses only one without an id."""
-        figures = self.figures
-        figures.lost = len(self.ledger.read("lost"))
-        if self.options.state == "local":
-            if figures.posts > figures.runs:
-                figures.wrong.append(f"{figures.posts} POSTs in {figures.runs} Runs")
-            return
-        known = {(note.id, str(note.attempt)) for note in self.ledger.read("known")}
-        posted, nameless = Counter(batch for batch, _ in marks), Counter[str]()
-        for batch, attempt in marks:
-            nameless[batch] += (batch, attempt) not in known
-        figures.nameless = nameless.total()
-        for batch, times in posted.items():
-            if times > 1 + nameless[batch]:
-                figures.wrong.append(f"{batch} was posted {times} times, {nameless[batch]} of them without a known id")
-
-    def _judge_turns(self, thread: str, turns: list[tuple[list[str], str]], sent: list[str]) -> None:
-        told = [text for texts, _ in turns for text in texts]
-        if told != sent:
-            counts = Counter(told)
-            lost, doubled = [t for t in sent if t not in counts], [t for t, n in counts.items() if n > 1]
-            self.figures.wrong.append(f"{thread}: lost {lost}, doubled {doubled}, or out of order: {told}")
-        for texts, answer in turns:
-            if answer != f"I got {len(texts)} messages: {' | '.join(texts)}":
-                self.figures.wrong.append(f"{thread}: {texts} was answered with {answer!r}")
-
-    def _judge_replies(self, thread: str, notes: list[Note], sent: list[str]) -> None:
-        first: dict[str, Note] = {}
-        for note in notes:
-            before = first.setdefault(note.id, note)
-            if before is note:
-                continue
-            self.figures.again += 1
-            if before.who not in self.killed or note.members != before.members:
-                self.figures.wrong.append(f"{thread}: {note.id} was handed over twice, first by {before.who}")
-        self.figures.replies += len(first)
-        told = [member for note in first.values() for member in note.members]
-        if told != sent:
-            self.figures.wrong.append(f"{thread}: the replies are for {told}, sent was {sent}")
+            figures.judge_turns(thread, await self._turns(thread), [text for _, text in sent])
+            delivered = [note for note in notes if (note.what, note.thread) == ("deliver", thread)]
+            figures.judge_replies(thread, delivered, [name for name, _ in sent], self.killed)
 
     async def _turns(self, thread: str) -> list[tuple[list[str], str]]:
         """The user texts and the answer of each turn of a thread's committed history."""
@@ -266,15 +175,13 @@ class Torture:
         return await asyncio.to_thread(ask)
 
 
-async def torture(options: Options) -> Figures:
+async def torture(options: Options, nest: Nest) -> Figures:
     """Set everything up, and play."""
     pipe = asyncio.subprocess.PIPE
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         server = Server(options.kind or next(iter(kinds())))
         stack.callback(server.close)
-        nest = Nest()
-        stack.callback(nest.close)
         ledger = Ledger(Path(folder) / "ledger")
         stack.callback(ledger.close)
         provider = Child(
@@ -306,7 +213,11 @@ def _options() -> Options:
 def main() -> None:
     """The command."""
     options = _options()
-    figures = asyncio.run(torture(options))
+    nest = Nest()
+    try:
+        figures = asyncio.run(torture(options, nest))
+    finally:
+        nest.close()
     print(f"{options.state}, {options.threads} threads, {options.seconds:g} s: {figures.line()}")
     for wrong in figures.wrong[:20]:
         print(f"WRONG {wrong}")
