@@ -41,7 +41,7 @@ from streambatch._messages import Batch, Json
 from streambatch.errors import Park, Retry
 
 from . import _history as past
-from ._asking import FIRST, Asking
+from ._asking import LATE, Asking
 from ._client import Client
 from ._completion import Completion
 from ._errors import Problem, mentions, problem_of
@@ -51,7 +51,7 @@ from ._steps import INTERRUPTED
 from ._stream import plain, said_in
 
 KIND = "responses-conversation"
-PATIENCE = FIRST + 5.0  # seconds after which a POST that was sent cannot arrive any more
+PATIENCE = LATE + 5.0  # seconds after which a POST that was sent cannot arrive any more
 COMMIT = 10.0  # seconds in which the items of a completed response must be there
 MOST_ITEMS = 20
 WAITS = (0.05, 0.2, 0.5, 1.0)
@@ -148,8 +148,14 @@ class Talk:
         """What is stuck keeps the lock (C11): go on in a new conversation."""
         await self._replace()
 
+    def _calm(self) -> None:
+        for name in ("busy", "locked", "looks"):
+            self._memo.data.pop(name, None)
+
     async def _replace(self) -> None:
         self._memo.data["conversation"] = self._memo.data["base"] = None
+        self._memo.data.pop("unsure", None)
+        self._calm()
         await self._asking.forget()
         await self._memo.save()
 
@@ -185,8 +191,11 @@ class Talk:
         if found is None and "sent" in self._asking.step:
             left = self._asking.step["sent"] + PATIENCE - time()
             if left > 0:
+                looks = int(self._memo.data.get("looks", 0))
+                self._memo.data["looks"] = looks + 1
+                await self._memo.save()
                 reason = "a request may still be on its way to the provider"
-                raise Retry(min(left, 15.0), count=False, reason=reason)
+                raise Retry(min(left, 15.0, 2.0**looks), count=False, reason=reason)
             self._memo.data["unsure"] = True
         if found is None and self._memo.data.get("unsure"):
             await self._probe(conversation)
@@ -221,9 +230,8 @@ class Talk:
 
     async def arrived(self, turn: past.Turn, completion: Completion) -> None:
         """Wait until the items of a completed response are in the conversation; add them if they do not come."""
+        self._calm()
         adopted, self._adopted = self._adopted, False
-        for name in ("busy", "locked"):
-            self._memo.data.pop(name, None)
         if adopted:
             return
         conversation, given = cast("str", self._memo.data["conversation"]), [*self._extra, *self._new(turn)]

@@ -185,9 +185,10 @@ async def test_an_argument_that_the_library_does_not_know_is_named(provider: Ser
 
 @pytest.mark.parametrize(("wrong", "right"), [("instrctions", "instructions"), ("dedline", "deadline")])
 def test_a_typo_in_an_argument_of_ours_is_refused_at_once(wrong: str, right: str) -> None:
+    given: dict[str, Any] = {"model": "m", wrong: "x"}
     for made in (ResponsesRunner, ChatRunner):
         with pytest.raises(UsageError, match=f"did you mean {right}="):
-            made(model="m", **{wrong: "x"})
+            made(**given)
 
 
 async def test_a_refused_option_is_named(provider: Server, runner: ResponsesRunner) -> None:

@@ -1,8 +1,8 @@
 """/_state, /_history and /_faults: what a test in another process sees and sets.
 
-GET /_state counts; GET /_history/{id} is `Provider.history`; POST /_faults takes any of the switches by name, and
-``storm_for`` (seconds), ``script`` (plans), ``default`` (a plan), ``tools`` (calls that the model makes in every turn
-before it answers) and ``faults`` (replaces all). It answers the switches.
+GET /_state counts, and lists the batches that were posted; GET /_history/{id} is `Provider.history`; POST /_faults
+takes any of the switches by name, and ``storm_for`` (seconds), ``script`` (plans), ``default`` (a plan), ``tools``
+(calls that the model makes in every turn before it answers) and ``faults`` (replaces all). It answers the switches.
 """
 
 from __future__ import annotations
@@ -30,9 +30,16 @@ async def state(fake: Provider, request: Request) -> Answer:
         "statuses": dict(Counter(one["status"] for one in fake.responses.values())),
         "user_turns": {key: _user_turns(fake, key) for key in (*fake.conversations, *fake.threads)},
         "runs": dict(Counter(one.status for one in fake.runs.values())),
+        "marks": [_marks(one) for one in posts if one.path == "/responses"],
         "locked": [one.id for one in fake.conversations.values() if one.locked_by],
     }
     return Answer(told)
+
+
+def _marks(request: Request) -> list[str]:
+    """Which batch a POST was for, and at which attempt, if its metadata says so."""
+    told: dict[str, str] = fields_of(request).get("metadata") or {}
+    return [told.get("sb_batch", ""), told.get("sb_attempt", "")]
 
 
 def _user_turns(fake: Provider, of: str) -> int:
