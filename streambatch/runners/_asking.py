@@ -26,20 +26,26 @@ What ends a step::
     deadline                it is cancelled and looked at for the last time, then `Overdue`; the step is taken back
     nobody knows            Problem (AMBIGUOUS), and the step stays: the next attempt asks after it, if there is an id
 
+A Run that is cancelled (by a user, by a drain, because its lease is lost) while its POST has no answer yet waits for
+the id, `LETTING_GO` seconds at most. Then the response can be ended, or followed by whoever goes on. A process that
+froze before it sent, for so long that another one has asked anew, ends what it has posted: in a conversation it would
+be a second turn.
+
 The deadline counts from the moment of sending, by the clock of the machine that sent, and goes on while nobody works.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 from typing import Any
 
 from streambatch._ports import Run
-from streambatch.errors import StoreError, StreambatchError, TooLarge
+from streambatch._shield import to_the_end
+from streambatch.errors import LeaseLost, StoreError, StreambatchError, TooLarge
 
 from ._client import Client, heard
 from ._completion import Completion
@@ -50,6 +56,8 @@ from ._stream import Ended, Response, completion_in, completion_of, plain
 FIRST = 60.0  # seconds until a POST must have been answered with a first byte
 IDLE = 60.0  # seconds of silence after which a stream counts as broken
 SAVE_EVERY = 1.0
+LATE = FIRST  # seconds after an intent from which on others may take it for lost
+LETTING_GO = 2.0  # seconds in which a Run that is cancelled still waits for the id of what it has posted
 LEAST = 5.0  # seconds that a response of a dead worker is given, however long ago it was sent
 FAILURES = 6  # requests in a row that may fail while a response is followed by id
 WAITS = (0.2, 0.5, 1.0, 2.0, 3.0)
@@ -101,6 +109,7 @@ class Asking:
         self._mute = False
         self._saved = 0.0
         self._lead = ""
+        self._known = asyncio.Event()
         self.echo: Response = {}
 
     @property
@@ -121,9 +130,10 @@ class Asking:
         self._memo.data["step"] = {"sent": time()}
         self._memo.data.pop("said", None)
         self.echo = {}
+        self._known.clear()
         await self._save()
         blank = self._memo.data.get("blank") and request.get("background") and self._can.background is not False
-        return await self._within(self._unstreamed(request) if blank else self._posted(request))
+        return await self._within(self._held(self._unstreamed(request) if blank else self._posted(request)))
 
     async def resume(self) -> Completion:
         """Follow the response of the step under way, whoever posted it, to its end.
@@ -195,7 +205,19 @@ class Asking:
             step |= {"id": response["id"], "bg": response.get("background") is True}
             if self._can.background is None:
                 self._can.background = step["bg"]
-            await self._save()
+            try:
+                await self._save()
+            except LeaseLost:
+                await self._orphaned()
+                raise
+        self._known.set()
+
+    async def _orphaned(self) -> None:
+        """End a response that was sent so late that whoever has the thread has asked anew; else it may be followed."""
+        if self.step["sent"] + LATE < time():
+            with suppress(Problem, TimeoutError):
+                async with asyncio.timeout(LEAST):
+                    await self.end()
 
     async def shown(self, text: str) -> None:
         """Show it; save it now and then, for a cancellation and for whoever resumes."""
@@ -247,6 +269,25 @@ class Asking:
                     return found
         await self.forget()
         raise Overdue("AMBIGUOUS", f"nothing within {self.deadline:g} s: it was cancelled")
+
+    async def _held(self, work: Coroutine[Any, Any, Completion]) -> Completion:
+        """A POST, which a cancellation does not end before its id is saved; see above."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await to_the_end(self._let_go(task))
+            raise
+
+    async def _let_go(self, task: asyncio.Future[Completion]) -> None:
+        known = asyncio.ensure_future(self._known.wait())
+        both: list[asyncio.Future[Any]] = [task, known]
+        await asyncio.wait(both, timeout=LETTING_GO, return_when=asyncio.FIRST_COMPLETED)
+        for one in both:
+            one.cancel()
+        await asyncio.wait(both, timeout=LETTING_GO)
+        if task.done() and not task.cancelled():
+            task.exception()  # whatever it was, the Run has been cancelled
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
         begun = False

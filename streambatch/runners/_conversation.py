@@ -41,7 +41,7 @@ from streambatch._messages import Batch, Json
 from streambatch.errors import Park, Retry
 
 from . import _history as past
-from ._asking import FIRST, Asking
+from ._asking import LATE, Asking
 from ._client import Client
 from ._completion import Completion
 from ._errors import Problem, mentions, problem_of
@@ -51,7 +51,7 @@ from ._steps import INTERRUPTED
 from ._stream import plain, said_in
 
 KIND = "responses-conversation"
-PATIENCE = FIRST + 5.0  # seconds after which a POST that was sent cannot arrive any more
+PATIENCE = LATE + 5.0  # seconds after which a POST that was sent cannot arrive any more
 COMMIT = 10.0  # seconds in which the items of a completed response must be there
 MOST_ITEMS = 20
 WAITS = (0.05, 0.2, 0.5, 1.0)
@@ -186,7 +186,7 @@ class Talk:
             left = self._asking.step["sent"] + PATIENCE - time()
             if left > 0:
                 reason = "a request may still be on its way to the provider"
-                raise Retry(min(left, 15.0), count=False, reason=reason)
+                raise Retry(min(left, 15.0, max(1.0, PATIENCE - left)), count=False, reason=reason)
             self._memo.data["unsure"] = True
         if found is None and self._memo.data.get("unsure"):
             await self._probe(conversation)

@@ -1,8 +1,8 @@
-"""Fixtures of the chaos tests: a ledger, a stage that starts actors, and a queue that only submits."""
+"""Fixtures of the chaos tests: a ledger, actors, a queue that only submits, a provider, and a stage for runners."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ import pytest
 from streambatch import BatchQueue
 from tests.chaos.actor import Cast
 from tests.chaos.ledger import Ledger
+from tests.chaos.nest import Nest
+from tests.chaos.stage import Hatch, Stage
 from tests.conftest import StartChild
-from tests.rig import Child
+from tests.fakes import provider
+from tests.rig import Child, Server
 
 QUICK: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.05, "drain_timeout": 2.0}
 
@@ -55,3 +58,41 @@ async def open_queue(namespace: str) -> AsyncIterator[OpenQueue]:
             return await stack.enter_async_context(BatchQueue(url, namespace=namespace, **more))
 
         yield start
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[provider.Provider]:
+    """A provider in this process."""
+    async with provider.serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def nest() -> Iterator[Nest]:
+    """The process that workers are forked from."""
+    made = Nest()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def hatch(nest: Nest) -> AsyncIterator[Hatch]:
+    """Start a worker of runner_actor.py; it is killed and reaped at the end."""
+    children: list[Child] = []
+
+    async def start(argument: str, env: Mapping[str, str]) -> Child:
+        children.append(await nest.hatch(argument, env))
+        return children[-1]
+
+    yield start
+    for child in children:
+        await child.close()
+
+
+@pytest.fixture
+async def stage(
+    state: str, server: Server, namespace: str, ledger: Ledger, fake: provider.Provider, open_queue: OpenQueue,
+    hatch: Hatch,
+) -> Stage:  # fmt: skip
+    """A thread whose history is where *state* says: `pytest.mark.parametrize(("state", "server_kind"), BOTH, ...)`."""
+    return Stage(state, server, namespace, ledger, fake, await open_queue(server.url), hatch)
