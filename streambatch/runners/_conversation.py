@@ -150,6 +150,7 @@ class Talk:
 
     async def _replace(self) -> None:
         self._memo.data["conversation"] = self._memo.data["base"] = None
+        self._memo.data.pop("unsure", None)
         await self._asking.forget()
         await self._memo.save()
 
