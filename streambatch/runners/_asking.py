@@ -37,7 +37,7 @@ The deadline counts from the moment of sending, by the clock of the machine that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from time import time
@@ -137,7 +137,7 @@ class Asking:
         self._known.clear()
         await self._save()
         blank = self._memo.data.get("blank") and request.get("background") and self._can.background is not False
-        return await self._within(self._unstreamed(request) if blank else self._posted(request))
+        return await self._within(self._held(self._unstreamed(request) if blank else self._posted(request)))
 
     async def resume(self) -> Completion:
         """Follow the response of the step under way, whoever posted it, to its end.
@@ -273,6 +273,25 @@ class Asking:
                     return found
         await self.forget()
         raise Overdue("AMBIGUOUS", f"nothing within {self.deadline:g} s: it was cancelled")
+
+    async def _held(self, work: Coroutine[Any, Any, Completion]) -> Completion:
+        """A POST, which a cancellation does not end before its id is saved; see above."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await to_the_end(self._let_go(task))
+            raise
+
+    async def _let_go(self, task: asyncio.Future[Completion]) -> None:
+        known = asyncio.ensure_future(self._known.wait())
+        both: list[asyncio.Future[Any]] = [task, known]
+        await asyncio.wait(both, timeout=LETTING_GO, return_when=asyncio.FIRST_COMPLETED)
+        for one in both:
+            one.cancel()
+        await asyncio.wait(both, timeout=LETTING_GO)
+        if task.done() and not task.cancelled():
+            task.exception()  # whatever it was, the Run has been cancelled
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
         task = asyncio.ensure_future(self._streamed(request))

@@ -149,7 +149,7 @@ class Talk:
         await self._replace()
 
     def _calm(self) -> None:
-        for name in ("busy", "locked", "looks"):
+        for name in ("busy", "locked"):
             self._memo.data.pop(name, None)
 
     async def _replace(self) -> None:
@@ -191,11 +191,8 @@ class Talk:
         if found is None and "sent" in self._asking.step:
             left = self._asking.step["sent"] + PATIENCE - time()
             if left > 0:
-                looks = int(self._memo.data.get("looks", 0))
-                self._memo.data["looks"] = looks + 1
-                await self._memo.save()
                 reason = "a request may still be on its way to the provider"
-                raise Retry(min(left, 15.0, 2.0**looks), count=False, reason=reason)
+                raise Retry(min(left, 15.0, max(1.0, PATIENCE - left)), count=False, reason=reason)
             self._memo.data["unsure"] = True
         if found is None and self._memo.data.get("unsure"):
             await self._probe(conversation)
