@@ -100,10 +100,6 @@ class Asking:
         run: the Run's effects.
         deadline: seconds that a response may take.
         abilities: what the server can do; updated.
-
-    Attributes:
-        deadline: see above.
-        echo: the response as it was seen last.
     """
 
     def __init__(self, client: Client, memo: Memo, run: Run, deadline: float, abilities: Abilities) -> None:
@@ -294,25 +290,6 @@ class Asking:
             task.exception()  # whatever it was, the Run has been cancelled
 
     async def _posted(self, request: Mapping[str, Any]) -> Completion:
-        task = asyncio.ensure_future(self._streamed(request))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await to_the_end(self._let_go(task))
-            raise
-
-    async def _let_go(self, task: asyncio.Future[Completion]) -> None:
-        """End a POST under way, but not before its id is saved: what nobody knows can be neither ended nor followed."""
-        known = asyncio.ensure_future(self._known.wait())
-        both: list[asyncio.Future[Any]] = [task, known]
-        await asyncio.wait(both, timeout=LETTING_GO, return_when=asyncio.FIRST_COMPLETED)
-        for one in both:
-            one.cancel()
-        await asyncio.wait(both, timeout=LETTING_GO)
-        if task.done() and not task.cancelled():
-            task.exception()  # whatever it was, the Run has been cancelled
-
-    async def _streamed(self, request: Mapping[str, Any]) -> Completion:
         begun = False
         try:
             events = await self._opened({**request, "stream": True})
