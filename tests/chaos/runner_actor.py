@@ -10,6 +10,7 @@ tells what is saved. The words of `Part.hold` are for the rest:
 tool         in a tool of the name ``slow``, after its effect; renewals go on
 returned     the runner has returned and nothing is settled; the whole process stands
 freeze       there too, but it stops itself with SIGSTOP and goes on at SIGCONT
+wait         there too, on the event loop: renewals go on until ``go``
 handed       at the end of the deliver callback: handed over, the queue does not know it yet
 ============ ==================================================================================
 
@@ -85,8 +86,11 @@ class Held:
     history = True
     kinds = ResponsesRunner.kinds
 
-    def __init__(self, inner: ResponsesRunner, hold: str, note: Callable[..., None]) -> None:
+    def __init__(
+        self, inner: ResponsesRunner, hold: str, note: Callable[..., None], go: asyncio.Event
+    ) -> None:  # fmt: skip
         self._inner = inner
+        self._go = go
         self._note = note
         self._hold = hold
         self.kind = inner.kind
@@ -98,6 +102,9 @@ class Held:
         if self._hold in ("returned", "freeze"):
             print(f"HELD {self._hold}")
             signal.pause() if self._hold == "returned" else os.kill(os.getpid(), signal.SIGSTOP)
+        elif self._hold == "wait":
+            print("HELD wait")
+            await self._go.wait()
         return answer
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
@@ -210,7 +217,7 @@ class RunnerActor:
                 "client": client,
                 **part.runner,
             }
-            runner = Held(ResponsesRunner(**told), part.hold, self.note)
+            runner = Held(ResponsesRunner(**told), part.hold, self.note, self.go)
         queue = BatchQueue(
             part.url,
             runner=runner,

@@ -78,6 +78,21 @@ async def test_c17_frozen_between_the_answer_and_the_settle(stage: Stage) -> Non
     await goes_on(stage, 1, 1)
 
 
+async def test_c17_settled_while_the_other_one_runs(stage: Stage) -> None:
+    """Its settle arrives before the other one's: refused all the same, because the lease is the other one's."""
+    first = await stage.worker("first", hold="freeze")
+    receipt = await stage.say("a")
+    await first.expect("HELD freeze", deadline=LONG)
+    second = await stage.worker("second", hold="wait", lease=10)
+    await second.expect("HELD wait", deadline=LONG)
+    first.sigcont()
+    await first.expect("EVENT Lost t", deadline=LONG)
+    assert commits(stage.server, stage.namespace, "t") == []
+    await second.send("go")
+    assert await stage.told(receipt) == "I got 1 messages: a"
+    await goes_on(stage, 1, 1)
+
+
 async def test_c17_woken_while_the_other_one_runs(stage: Stage) -> None:
     """It wakes in the middle of the other one's Run, which is not disturbed: the response is not ended."""
     first = await stage.worker("first")

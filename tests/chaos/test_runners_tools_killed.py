@@ -68,7 +68,7 @@ async def test_c20_in_a_tool(stage: Stage, policy: str) -> None:
 async def test_c20_between_the_outputs_and_the_id(stage: Stage) -> None:
     """The tools are done and their outputs were posted, and the id of that is lost: nothing is run again."""
     done = Plan(text="done")
-    calls = [Call("quick", id="call_q"), Call("slow_fail", id="call_s")]
+    calls = [Call("quick", id="call_q"), Call("slow_rerun", id="call_s")]
     stage.fake.script = [Plan(text="wait", calls=calls), Plan(text="done", latency=asyncio.Event()), done]
     first = await stage.worker("first", tools=True)
     receipt = await stage.say("a")
@@ -79,6 +79,7 @@ async def test_c20_between_the_outputs_and_the_id(stage: Stage) -> None:
     assert effects(stage) == [("call_q", "first"), ("call_s", "first")]
     number = 3 if stage.state == "chain" else 2
     stage.check(posts=number, responses=number, said=["a"])
+    assert outputs(stage, number - 1) == {"call_q": "quick is done", "call_s": "slow_rerun is done"}
     kinds = [kind for kind, _ in stage.history()]
     assert (kinds.count("function_call"), kinds.count("function_call_output")) == (2, 2)
 
