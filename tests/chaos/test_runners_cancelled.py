@@ -118,3 +118,24 @@ async def test_a_run_is_cancelled_before_its_first_byte(stage: Stage) -> None:
     gate.set()
     await worker.expect("EVENT Cancelled t", deadline=LONG)
     await ended(stage)
+
+
+async def test_the_worker_is_killed_before_its_first_byte(stage: Stage) -> None:
+    """Nobody can end what nobody knows the id of; but it is no turn of the history, also if it is completed later."""
+    worker = await stage.worker("first")
+    await stage.told(await stage.say("a"))
+    done = asyncio.Event()
+    stage.fake.script = [Plan(latency=asyncio.Event(), hold=done)]
+    await stage.say("b")
+    await stage.posted(2)
+    await stage.kill(worker)
+    assert (await stage.queue.cancel("t")).run
+    second = await stage.worker("second")
+    await second.expect("EVENT Cancelled t", deadline=LONG)
+    with pytest.raises(RunCancelled):
+        await stage.receipts[1].reply(timeout=LONG)
+    done.set()
+    await stage.until(lambda: stage.statuses() == ["completed", "completed"])
+    assert await stage.told(await stage.say("e")) == "I got 1 messages: e"
+    assert (stage.posts(), stage.cancels(), stage.users()) == (3, 0, ["a", "e"])
+    assert [note.members for note in stage.ledger.read("deliver")] == [("a",), ("e",)]
