@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +23,13 @@ def _missing() -> str:
     return ""
 
 
-pytestmark = [pytest.mark.model, pytest.mark.skipif(bool(_missing()), reason=_missing()), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(bool(_missing()), reason=_missing()),
+    # It takes minutes, and that session does not skip anything; the chat with the model is tried here too.
+    pytest.mark.skipif(not os.environ.get("STREAMBATCH_NO_SKIPS"), reason="run by nox -s runners"),
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture
