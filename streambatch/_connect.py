@@ -36,6 +36,8 @@ Client = Redis
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 _LATER = ("sentinel", "cluster", "memory")
 
+START = 5.0  # seconds for one exchange at the start, however short a lease is: nothing is held yet
+
 
 def masked(url: str) -> str:
     """The URL without anything that could be a password: whatever stands before the last @, and in the query."""
@@ -67,7 +69,7 @@ def _common(settings: Settings, connections: int) -> dict[str, Any]:
         "protocol": 2,
         "driver_info": None,  # it would read package metadata from disk for every connection
         "socket_timeout": None,  # the whole exchange has a limit (Wire); one more per read and write costs a task each
-        "socket_connect_timeout": wait,
+        "socket_connect_timeout": max(wait, START),  # an exchange has its own, shorter limit
         "timeout": wait,
         "max_connections": connections,
         "client_name": f"streambatch-{getpid()}",
@@ -127,7 +129,7 @@ class ServerInfo:
 
 async def check(client: Redis, keys: Keys, settings: Settings, emit: Emit) -> ServerInfo:
     """Refuse an unsafe server. Raises UsageError with what to do, StoreError if it does not answer."""
-    wire = Wire(client, settings.patience)
+    wire = Wire(client, max(settings.patience, START))
     try:
         info = await _info(wire, settings)
         _judge(info, settings, emit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ async def test_c18_c27_a_message_during_a_run_is_the_next_turn(
         replies.append(reply)
 
     runner = ResponsesRunner(model="m", state=state)
-    given = {**FAST, "lease": 10.0}
+    given: dict[str, Any] = {**FAST, "lease": 10.0}
     async with BatchQueue(server.url, namespace=namespace, runner=runner, deliver=deliver, **given) as queue:
         first = await queue.submit("t", "one")
         await fake.until(lambda: len(fake.posts("/responses")) == 1)
