@@ -63,6 +63,7 @@ class Run(Protocol):
         batch: the batch as it is now; ``more()`` may have grown it.
         data: what the last ``checkpoint`` of this batch held, also before a crash or a retry, or None.
         fence: a number that only grows per thread: give it to outside systems so that they can refuse an old worker.
+        stop: in a runner's ``cancel``, whether what was said is to be ``"keep"`` or ``"drop"``; else "".
     """
 
     @property
@@ -71,6 +72,8 @@ class Run(Protocol):
     def data(self) -> bytes | None: ...
     @property
     def fence(self) -> int: ...
+    @property
+    def stop(self) -> str: ...
     async def checkpoint(self, data: bytes) -> None:
         """Store *data* (opaque bytes) for whoever replays this batch; raises LeaseLost if somebody else has it."""
         ...
@@ -105,7 +108,8 @@ class Runner(Protocol):
     - ``limits``: `Limits` that its Runs share with those of other processes;
     - ``async def cancel(self, batch, run) -> Answer | str | None``: called when a Run was cancelled, after its ``run``
       was ended, possibly in another process and more than once (`Run.data` is the last checkpoint): ends what the
-      provider still does, and returns what had been said, which is used if whoever cancelled wants to keep it;
+      provider still does, and returns what had been said, which is used if whoever cancelled wants to keep it
+      (`Run.stop`). An answer that says nothing may have a state; that is kept in either case;
     - ``async def aclose(self)``: awaited when the queue is left.
     """
 

@@ -27,6 +27,7 @@ class LiveRun:
         self._takes = 0
         self.batch = batch
         self.left: Quota | None = None
+        self.stop = ""
         data = work.checkpoint
         self.data = None if data is None else store.setting.decode(data, "checkpoint", batch.thread)
 

@@ -205,15 +205,19 @@ class Turn:
     async def _cancelled(self, hold: Hold, work: Work, run: LiveRun, stop: Stopped) -> Claimed | None:
         """End the provider's Run, then settle; what fails is tried again, and after max_attempts settled anyway."""
         hold.stopping()
+        run.stop, kept = stop.how, stop.how == "keep"
         answer = stop.answer
-        if answer is None:
+        if answer is None or not kept:
             answer = await self._ended(hold, work, run)
-        answer = replace(answer, flags=(*answer.flags, "cancelled")) if stop.how == "keep" else Answer()
-        kind = answer.kind or getattr(self._runner, "kind", "")
+        if kept:
+            answer = replace(answer, flags=(*answer.flags, "cancelled"))
+        else:
+            answer = Answer() if answer.text or answer.parts or answer.turns else answer
+        kind = answer.kind or (getattr(self._runner, "kind", "") if kept else "")
         word, reply, following = await self._store.settle(
-            work.lease, run.batch, answer, kind if stop.how == "keep" else "", go_on=self._goes_on, cancelled=True
+            work.lease, run.batch, answer, kind, go_on=self._goes_on, cancelled=True
         )
-        self._emit(Cancelled(work.lease.thread, run.batch.id, len(run.batch.messages), kept=stop.how == "keep"))
+        self._emit(Cancelled(work.lease.thread, run.batch.id, len(run.batch.messages), kept=kept))
         return await self._hand_over(hold, reply, 1) if word == "kept" else following
 
     async def _ended(self, hold: Hold, work: Work, run: LiveRun) -> Answer:

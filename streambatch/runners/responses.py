@@ -177,22 +177,24 @@ class ResponsesRunner:
 
         Args:
             batch: the batch.
-            run: its effects; only ``data`` is used.
+            run: its effects; only ``data`` and ``stop`` are used.
 
         Raises:
             Retry, Park: the provider does not say that it has ended it.
         """
-        memo = Memo(run, "hosted")
+        memo, drop = Memo(run, "hosted"), run.stop == "drop"
         if not memo.data:
             return answer_of(Memo(run, LOCAL), batch)
         if "end" in memo.data:
-            return answer_at(memo.data["end"])
+            return _anew(self._kind_of(batch)) if drop else answer_at(memo.data["end"])
         asking = Asking(self._client, memo, run, self._deadline, self._can)
         try:
             await asking.end()
         except Problem as found:
             signal(found)
         left = self._kind_of(batch) == CONVERSATION and bool(memo.data.get("steps") or not await asking.failed())
+        if drop:
+            return _anew(self._kind_of(batch)) if left and (asking.step or memo.data.get("steps")) else None
         return self._until_now(memo, batch, left=left)
 
     async def aclose(self) -> None:
@@ -268,6 +270,11 @@ class ResponsesRunner:
         # A call that is demanded each time would be made for ever.
         free = {"tool_choice": "auto"} if later and "tool_choice" in self._request else {}
         return {"tools": self._told, **free}
+
+
+def _anew(kind: str) -> Answer | None:
+    """Nothing is said, and a conversation that has the dropped turn, or may get it, is left behind for a new one."""
+    return Answer(state={"v": 1}, kind=kind) if kind == CONVERSATION else None
 
 
 class _Shown:

@@ -309,3 +309,42 @@ async def test_what_others_wrote_is_left_as_it_is(fake: Provider, talk: Talk) ->
     )
     assert (await talk.say("b")).text
     assert users(fake, talk) == ["a", "from the web", "b"]
+
+
+async def left_behind(fake: Provider, talk: Talk) -> None:
+    """After a cancellation that drops: the thread is in a new conversation, without the dropped turn."""
+    fake.script = []
+    await talk.cancel(keep=False)
+    assert talk.state == {"v": 1}
+    await talk.say("c")
+    assert users(fake, talk) == ["a", "c"]
+    assert len(fake.conversations) == 2
+
+
+async def test_a_dropped_turn_that_was_completed_is_left_behind(fake: Provider, talk: Talk) -> None:
+    """The answer was there, and the cancellation came before the commit: the conversation has what was dropped."""
+    await talk.say("a")
+    talk.next("b")
+    await talk.runner.run(talk.run.batch, talk.run)
+    await left_behind(fake, talk)
+
+
+async def test_a_dropped_turn_nobody_knows_the_id_of_is_left_behind(fake: Provider, talk: Talk) -> None:
+    """It may be completed at any time."""
+    await talk.say("a")
+    fake.script = [Plan(accepted_but_cut=True)]
+    talk.next("b")
+    with pytest.raises(Retry):
+        await talk.again()
+    await left_behind(fake, talk)
+
+
+async def test_a_dropped_turn_that_was_ended_in_time_leaves_nothing(fake: Provider, talk: Talk) -> None:
+    await talk.say("a")
+    before = talk.state
+    fake.script = [Plan(hold=asyncio.Event())]
+    await talk.crash("b", when=lambda: talk.run.has(b'"id"'))
+    await talk.cancel(keep=False)
+    assert talk.state == before
+    await talk.say("c")
+    assert (users(fake, talk), len(fake.conversations)) == (["a", "c"], 1)

@@ -18,6 +18,7 @@ class FakeRun:
     batch: Batch
     data: bytes | None = None
     fence: int = 1
+    stop: str = ""
     shown: list[object] = field(default_factory=list[object])
     left: Quota | None = None
     saved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -113,10 +114,13 @@ class Talk:
 
     async def cancel(self, *, keep: bool) -> Answer:
         """What the queue does with a batch that was cancelled."""
+        self.run.stop = "keep" if keep else "drop"
         answer: Any = await cast("Any", self.runner).cancel(self.run.batch, self.run)
         answer = answer or Answer()
         if keep:
             self.commit(answer)
+        elif not answer.text and not answer.turns and answer.state is not None:
+            self.state, self.kind = answer.state, answer.kind or self.kind
         return answer
 
 
