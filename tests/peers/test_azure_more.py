@@ -50,6 +50,7 @@ async def test_c11_a_stuck_response_is_cancelled_at_its_deadline(
     monkeypatch.setattr(asking, "LEAST", 2.0)
     talk = begin(deadline=2)
     await talk.say("a")
+    before = len(wire.asked("POST .*/cancel"))  # a busy machine may need the deadline for the first one too
     talk.next("gate g" if how == "frozen" else how)
     going = asyncio.ensure_future(talk.again())
     await wait_for(lambda: b'"id"' in (talk.run.data or b""), "the id saved")
@@ -59,7 +60,7 @@ async def test_c11_a_stuck_response_is_cancelled_at_its_deadline(
         await going
     peer.thaw()
     assert caught.value.count
-    assert len(wire.asked("POST .*/cancel")) == 1
+    assert len(wire.asked("POST .*/cancel")) == before + 1
     assert b'"id"' not in (talk.run.data or b"")
     if how != "frozen":
         assert await peer.status(peer.responses[1]) == "cancelled"
