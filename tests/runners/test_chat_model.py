@@ -12,6 +12,7 @@ from streambatch import DeadLetter
 from streambatch.cli import _model
 from streambatch.runners import ChatRunner, ResponsesRunner
 from tests.runners.test_history import LANGUAGES
+from tests.runners.test_model import client
 from tests.runners.test_model import pytestmark as needs_model
 from tests.runners.tools import Talk, ask, batch
 
@@ -31,15 +32,17 @@ async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     made: list[ChatRunner] = []
 
     def runner(**options: Any) -> ChatRunner:
-        made.append(ChatRunner(**{**OPTIONS, **options}))
+        given: dict[str, Any] = {"client": api, **OPTIONS, **options}
+        made.append(ChatRunner(**given))
         return made[-1]
 
     async with _model.local_model(tmp_path / "model.log", print) as local:
         monkeypatch.setenv("OPENAI_BASE_URL", local.url)
         monkeypatch.setenv("OPENAI_API_KEY", local.key)
-        yield runner
-        for one in made:
-            await one.aclose()
+        async with client() as api:
+            yield runner
+            for one in made:
+                await one.aclose()
 
 
 async def weather(city: str) -> str:
@@ -69,9 +72,9 @@ async def test_it_talks_on_when_the_context_is_full(make: Make, tmp_path: Path) 
     with pytest.raises(DeadLetter) as caught:
         await talk.say("0123456789" * 300)
     assert "too long" in caught.value.reason
-    talk.runner = responses = ResponsesRunner(state="local", **OPTIONS)  # the same thread over the other API
-    assert (await talk.say("Still there?")).turns
-    await responses.aclose()
+    async with client() as api:
+        talk.runner = ResponsesRunner(state="local", client=api, **OPTIONS)  # the same thread over the other API
+        assert (await talk.say("Still there?")).turns
     log = (tmp_path / "model.log").read_text(errors="replace")
     assert log.count("exceeds the available context size") == 1  # the long message, and no other
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from httpx2 import Limits
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from streambatch import DeadLetter
 from streambatch.cli import _model
@@ -32,12 +34,23 @@ pytestmark = [
 ]
 
 
+def client() -> AsyncOpenAI:
+    """A client that uses no connection twice.
+
+    llama.cpp's server now and then closes a kept one in the moment in which it is used again: a connection error, which
+    the queue tries again, and for which nobody is here.
+    """
+    return AsyncOpenAI(http_client=DefaultAsyncHttpxClient(limits=Limits(max_keepalive_connections=0)))
+
+
 @pytest.fixture
 async def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ResponsesRunner]:
     async with _model.local_model(tmp_path / "model.log", print) as local:
         monkeypatch.setenv("OPENAI_BASE_URL", local.url)
         monkeypatch.setenv("OPENAI_API_KEY", local.key)
+        api = client()
         made = ResponsesRunner(
+            client=api,
             model="smollm2",
             state="local",
             context_tokens=_model.CONTEXT,
@@ -47,6 +60,7 @@ async def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         )
         yield made
         await made.aclose()
+        await api.close()
 
 
 async def test_a_burst_is_answered(runner: ResponsesRunner) -> None:
