@@ -168,10 +168,7 @@ class Keeper:
                 if hold.ends_at <= now:
                     self._give_up(hold)
             deaf = not self._listening()
-            late = [
-                h for h in self._holds if h.renew_at <= now or (deaf and h.asked_at + DEAF <= now < h.renew_at < inf)
-            ]
-            if late:
+            if late := [hold for hold in self._holds if hold.wants(now, deaf=deaf)]:
                 await asyncio.gather(*(self._renew(hold, now) for hold in late))
             await self._rest(min(self._tick, DEAF) if deaf else self._tick)
 

@@ -108,8 +108,6 @@ def _guardrail(error: Exception) -> str | None:
 def refused(found: Problem, *, several: bool) -> Exception:
     """The signal of a Problem; what one message of several may have caused is halved until it is alone."""
     try:
-        signal(found)
-    except DeadLetter as dead:
-        return DeadLetter(dead.reason, split=several)
-    except Retry as later:
-        return later
+        signal(found, split=several)
+    except (DeadLetter, Retry) as what:
+        return what

@@ -17,7 +17,7 @@ the local history only: those of a cancelled Run that were to be kept (``behind`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from streambatch._messages import Batch, Json
@@ -27,12 +27,12 @@ from . import _history as past
 from ._asking import Asking
 from ._completion import Completion
 from ._errors import Problem
+from ._hosted import Parameters, untold
 from ._local import Room, Turns, shrinking
 from ._memo import Memo
 
 KIND, LOCAL = "responses-chain", "responses-local"
 NO_CHAIN = "the server keeps no responses, so state='chain' cannot work; ResponsesRunner(state='local') works there"
-Parameters = Callable[[past.Turn, bool], dict[str, Any]]
 
 
 class Chain:
@@ -70,7 +70,9 @@ class Chain:
         head = steps[-1].get("id") if steps else self._head
         if head and len(steps) >= self._memo.data.get("seed", 0):
             try:
-                return await self._asking.post({**request, "previous_response_id": head, "input": self._new(turn)})
+                return await self._asking.post(
+                    {**request, "previous_response_id": head, "input": untold(turn, self._turns, self._behind)}
+                )
             except Problem as found:
                 if found.name not in ("REPAIR", "CONTEXT"):
                     raise
@@ -91,13 +93,6 @@ class Chain:
             raise Park(60.0, reason=NO_CHAIN)
         self.kind = LOCAL
         return {"v": 1}
-
-    def _new(self, turn: past.Turn) -> list[past.Item]:
-        """What the head does not have: outputs of calls, or the turn with what is behind it."""
-        if steps := turn.get("do"):
-            return [{"type": "function_call_output", "call_id": c["id"], "output": c["o"]} for c in steps[-1]["c"]]
-        told = len(self._turns) - self._behind
-        return past.items((*self._turns[told:], turn), before=self._turns[:told])
 
     async def _seeded(self, turn: past.Turn, request: Mapping[str, Any]) -> Completion:
         """Begin a new chain with what is kept of the thread."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ from ._completion import Completion, Piece
 from ._errors import Problem, problem_of
 from ._local import Counter, Room, Turns, shrinking, state_of
 from ._memo import Memo
-from ._steps import acted, joined, said_until_now, sum_of
+from ._steps import acted, answer_at, finish, joined, said_until_now, sum_of
 from ._tools import Tool
 
 SAVE_EVERY = 1.0  # seconds between two saves of what is being said
@@ -82,7 +83,8 @@ class ChatRun:
         Raises:
             Problem: the provider cannot answer.
         """
-        if (ended := _ended(self._memo)) is not None:
+        if "end" in self._memo.data:
+            ended = answer_at(self._memo.data["end"])
             if ended.text:
                 self._run.emit(ended.text)
             return ended
@@ -104,8 +106,9 @@ class ChatRun:
         usage = sum_of([*(step["u"] for step in self._steps), completion.usage])
         told = completion.usage or {}
         ratio = self._room.measured(int(told.get("prompt_tokens") or told.get("input_tokens") or 0), seen)
-        made = Answer(joined(self._texts), state_of(counter, ratio), usage=usage, flags=flags)
-        return await self._end(made, {**turn, "out": completion.text}, len(turns) - len(old))
+        state, forget = state_of(counter, ratio), len(turns) - len(old)
+        made = Answer(joined(self._texts), state, usage=usage, flags=flags, forget=forget)
+        return await self._end(made, {**turn, "out": completion.text})
 
     async def _completed(self, old: Turns, turn: past.Turn, ask: Ask, last: bool) -> tuple[Completion, Turns, Turns]:
         """One step: the completion, the old turns that were told, and all turns as they were sent."""
@@ -171,42 +174,16 @@ class ChatRun:
         taken.add(made)
         return made
 
-    async def _end(self, made: Answer, turn: past.Turn, forget: int) -> Answer:
+    async def _end(self, made: Answer, turn: past.Turn) -> Answer:
         """The answer, with as much of its turn as the history can have."""
         turn = past.clipped(turn, lambda one: self._room.fits(one, 0.5))
-        if turn.get("do"):
-            bare: past.Turn = {**turn, "do": []}
-            for shorter in (turn, past.clipped(turn, lambda _: False), bare):
-                turn = shorter
-                self._memo.data.clear()
-                self._memo.data["end"] = {
-                    "text": made.text,
-                    "state": made.state,
-                    "usage": made.usage,
-                    "flags": made.flags,
-                    "turn": turn,
-                    "forget": forget,
-                }
-                with suppress(TooLarge):
-                    await self._memo.save()
-                    break
-        return Answer(made.text, made.state, usage=made.usage, flags=made.flags, turns=(turn,), forget=forget)
-
-
-def _ended(memo: Memo) -> Answer | None:
-    end = memo.data.get("end")
-    if not end:
-        return None
-    flags = tuple(end["flags"])
-    return Answer(
-        end["text"], end["state"], usage=end["usage"], flags=flags, turns=(end["turn"],), forget=end["forget"]
-    )
+        return await finish(self._memo, made, turn) if turn.get("do") else replace(made, turns=(turn,))
 
 
 def answer_of(memo: Memo, batch: Batch) -> Answer | None:
     """What had been said and done when a Run was ended; None if that is nothing."""
-    if (ended := _ended(memo)) is not None:
-        return ended
+    if "end" in memo.data:
+        return answer_at(memo.data["end"])
     found = said_until_now(memo, batch)
     if found is None:
         return None

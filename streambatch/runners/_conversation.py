@@ -33,7 +33,7 @@ made step by step, and one that was not finished is left behind (C19).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from time import time
 from typing import Any, NoReturn, cast
 
@@ -45,6 +45,7 @@ from ._asking import LATE, Asking
 from ._client import Client
 from ._completion import Completion
 from ._errors import Problem, mentions, problem_of
+from ._hosted import Parameters, untold
 from ._local import Room, Turns
 from ._memo import Memo
 from ._steps import INTERRUPTED
@@ -55,9 +56,6 @@ PATIENCE = LATE + 5.0  # seconds after which a POST that was sent cannot arrive 
 COMMIT = 10.0  # seconds in which the items of a completed response must be there
 MOST_ITEMS = 20
 WAITS = (0.05, 0.2, 0.5, 1.0)
-
-
-Parameters = Callable[[past.Turn, bool], dict[str, Any]]
 
 
 class Talk:
@@ -114,10 +112,7 @@ class Talk:
         return {"v": 1, "conversation": self._memo.data["conversation"], "base": self._memo.data["base"]}
 
     def _new(self, turn: past.Turn) -> list[past.Item]:
-        if steps := turn.get("do"):
-            return [{"type": "function_call_output", "call_id": c["id"], "output": c["o"]} for c in steps[-1]["c"]]
-        told = len(self._turns) - self._behind
-        return past.items((*self._turns[told:], turn), before=self._turns[:told])
+        return untold(turn, self._turns, self._behind)
 
     # ── the conversation ──
 

@@ -267,12 +267,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None if isnan(wait) else min(max(wait, 0.0), LONGEST_WAIT)
 
 
-def signal(found: Problem) -> NoReturn:
-    """Raise what the queue must do about *found*: Park, Retry or DeadLetter. Its text is the class and the code."""
+def signal(found: Problem, *, split: bool = False) -> NoReturn:
+    """Raise what the queue must do about *found*: Park, Retry or DeadLetter. Its text is the class and the code.
+
+    Args:
+        found: what the provider said.
+        split: one message of several may be the cause: what is refused is halved until that one is alone.
+    """
     said = found.why if found.why.startswith(UNASKED) else f"the provider answered {found.why}"
     if found.name in ("CONTEXT", "PERMANENT"):
         too_long = "the messages are too long for the model's context, even with all earlier turns forgotten; "
-        raise DeadLetter((too_long if found.name == "CONTEXT" else "") + said) from None
+        raise DeadLetter((too_long if found.name == "CONTEXT" else "") + said, split=split) from None
     after, count = found.after, found.name in ("AMBIGUOUS", "REPAIR", "ALREADY")
     if after is None and not count:
         low = {"BUSY": 1.0, "LIMIT": 5.0, "PAUSE": 30.0}[found.name]

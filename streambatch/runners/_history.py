@@ -149,7 +149,7 @@ def render(turn: Turn, *, named: bool, media: bool) -> list[Item]:
     for said in turn["in"]:
         content = [_input(part, media) for part in said["p"]]
         if named and said["a"]:
-            name = _name(said["a"])
+            name = author_name(said["a"])
             if content[0]["type"] == "input_text":
                 content[0]["text"] = f"{name}: {content[0]['text']}"
             else:
@@ -180,7 +180,7 @@ def _chat(turn: Turn, *, named: bool, media: bool) -> list[Item]:
     for said in turn["in"]:
         content = [_content(part, media) for part in said["p"]]
         if named and said["a"]:
-            name = _name(said["a"])
+            name = author_name(said["a"])
             if content[0]["type"] == "text":
                 content[0]["text"] = f"{name}: {content[0]['text']}"
             else:
@@ -198,7 +198,8 @@ def _chat(turn: Turn, *, named: bool, media: bool) -> list[Item]:
     return found
 
 
-def _name(author: str) -> str:
+def author_name(author: str) -> str:
+    """The name of an author as a model is told it: one line, not too long."""
     return " ".join(author.split())[:64]
 
 

@@ -19,7 +19,7 @@ history (after 30 days, or by a mistake), a new one is begun with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -32,8 +32,10 @@ from ._completion import Completion
 from ._errors import Problem
 from ._local import Turns
 from ._memo import Memo
-from ._steps import acted, joined, sum_of
+from ._steps import acted, answer_at, finish, joined, sum_of
 from ._tools import Tool
+
+Parameters = Callable[[past.Turn, bool], dict[str, Any]]
 
 
 class Place(Protocol):
@@ -137,37 +139,13 @@ class HostedRun:
         flags = completion.flags if not completion.calls else ("incomplete", "max_steps", *completion.flags)
         text = joined([*(step["t"] for step in self._steps), completion.text])
         forget = len(self._batch.history) - len(self._place.kept)
-        whole: past.Turn = {**turn, "out": completion.text}
-        end: dict[str, Any] = {}
-        bare: past.Turn = {**whole, "do": list[Any]()}
-        for shorter in (whole, past.clipped(whole, lambda _: False), bare):
-            end = {
-                "text": text,
-                "state": state,
-                "usage": usage,
-                "flags": flags,
-                "turn": shorter,
-                "forget": forget,
-                "kind": self._place.kind,
-            }
-            self._memo.data.clear()
-            self._memo.data["end"] = end
-            try:
-                await self._memo.save()
-                break
-            except TooLarge:  # outputs of tools: the provider has them
-                continue
-        return answer_at(end)
+        made = Answer(text, state, usage=usage, flags=flags, forget=forget, kind=self._place.kind)
+        return await finish(self._memo, made, {**turn, "out": completion.text})
 
 
-def answer_at(end: Mapping[str, Any]) -> Answer:
-    """The answer that is in a checkpoint."""
-    return Answer(
-        end["text"],
-        end["state"],
-        usage=end["usage"],
-        flags=tuple(end["flags"]),
-        turns=(end["turn"],),
-        forget=end["forget"],
-        kind=end["kind"],
-    )
+def untold(turn: past.Turn, turns: Turns, behind: int) -> list[past.Item]:
+    """What the provider's history does not have: outputs of calls, or *turn* after the last *behind* of *turns*."""
+    if steps := turn.get("do"):
+        return [{"type": "function_call_output", "call_id": c["id"], "output": c["o"]} for c in steps[-1]["c"]]
+    told = len(turns) - behind
+    return past.items((*turns[told:], turn), before=turns[:told])

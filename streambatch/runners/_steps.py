@@ -1,15 +1,19 @@
 """Steps of a Run with tools, as the checkpoints of all runners hold them.
 
 A step is a finished request of the model: ``{"t": text, "c": [[call id, name, arguments], …], "u": usage}``. Its calls
-have their marks and results in ``calls`` (see `_tools`); ``said`` is the text of the step that is being streamed.
+have their marks and results in ``calls`` (see `_tools`); ``said`` is the text of the step that is being streamed;
+``end`` is the whole answer, and then there is nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
-from streambatch._messages import Batch
+from streambatch._messages import Answer, Batch
+from streambatch.errors import TooLarge
 
 from . import _history as past
 from ._memo import Memo
@@ -37,6 +41,40 @@ def said_until_now(memo: Memo, batch: Batch) -> tuple[str, past.Turn] | None:
         return None
     turn |= {"out": said} | ({"do": steps} if steps else {})
     return joined([*(step["t"] for step in steps), said]), turn
+
+
+async def finish(memo: Memo, made: Answer, turn: past.Turn) -> Answer:
+    """Keep the whole answer, with as much of *turn* as one write can hold; *made* with that turn."""
+    bare: past.Turn = {**turn, "do": []}
+    for shorter in (turn, past.clipped(turn, lambda _: False), bare):
+        turn = shorter
+        memo.data.clear()
+        memo.data["end"] = {
+            "text": made.text,
+            "state": made.state,
+            "usage": made.usage,
+            "flags": made.flags,
+            "turn": turn,
+            "forget": made.forget,
+            "kind": made.kind,
+        }
+        with suppress(TooLarge):  # its size is that of the tools' outputs
+            await memo.save()
+            break
+    return replace(made, turns=(turn,))
+
+
+def answer_at(end: Mapping[str, Any]) -> Answer:
+    """The answer that is in a checkpoint."""
+    return Answer(
+        end["text"],
+        end["state"],
+        usage=end["usage"],
+        flags=tuple(end["flags"]),
+        turns=(end["turn"],),
+        forget=end["forget"],
+        kind=end.get("kind", ""),
+    )
 
 
 def joined(texts: list[str]) -> str:

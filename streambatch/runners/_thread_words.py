@@ -55,7 +55,7 @@ def told(batch: Batch, attach: Sequence[str]) -> dict[str, dict[str, Any]]:
     for message in batch.messages:
         for said in past.turn_of(replace(batch, messages=(message,)))["in"]:
             metadata = {"sb_batch": batch.id, "sb_msg": name_of(message)}
-            author = " ".join((message.author or "").split())[:64] if named else ""
+            author = past.author_name(message.author or "") if named else ""
             found[name_of(message)] = {"role": "user", **_content(said["p"], author, attach), "metadata": metadata}
     return found
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from streambatch._messages import Answer, Batch
 from streambatch._ports import Limits, Run
-from streambatch.errors import DeadLetter, UsageError
+from streambatch.errors import UsageError
 
 from . import _history as past
 from ._chat_run import ChatRun, Show, Stage, answer_of
@@ -78,9 +78,9 @@ class ChatRunner:
     Raises:
         UsageError: a wrong argument, at once.
 
-    While running it raises `Retry` (busy, rate limit, wrong key or quota: without using up an attempt; connection lost
-    or server error: with one) and `DeadLetter` (refused for good, or too long for the model; with several messages they
-    are tried in halves, so that the others are answered).
+    While running it raises `Park` (rate limit, wrong key, option or quota), `Retry` (busy: without using up an attempt;
+    connection lost or server error: with one) and `DeadLetter` (refused for good, or too long for the model; with
+    several messages they are tried in halves, so that the others are answered).
 
     Example:
         >>> runner = ChatRunner(model="llama3.2", instructions="You are a helpful guide.")
@@ -149,10 +149,7 @@ class ChatRunner:
         try:
             return await one.go(turn, partial(self._ask, run, instructions), self._counter)
         except Problem as found:
-            try:
-                signal(found)
-            except DeadLetter as dead:
-                raise DeadLetter(dead.reason, split=divisible(batch, run)) from None
+            signal(found, split=divisible(batch, run))
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
         """What had been said when the Run of *batch* was ended: its stream ended with its connection.

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, cast
 from streambatch._messages import Answer, Batch
 from streambatch._ports import Limits, Run
 from streambatch._settings import seconds
-from streambatch.errors import DeadLetter, Park, UsageError
+from streambatch.errors import Park, UsageError
 
 from . import _history as past
 from ._asking import Abilities, Asking, lively
@@ -43,11 +43,11 @@ from ._completion import Completion
 from ._conversation import KIND as CONVERSATION
 from ._conversation import Talk
 from ._errors import Problem, signal
-from ._hosted import HostedRun, answer_at
+from ._hosted import HostedRun
 from ._local import KINDS, Counter, Room, Turns, check_tokens
 from ._memo import Memo, divisible
 from ._params import Instructions, check, fixed_of, flagged, instructed, steps_of
-from ._steps import said_until_now
+from ._steps import answer_at, said_until_now
 from ._stream import Response, completion_of
 from ._tools import Tool, tools_of
 
@@ -91,7 +91,7 @@ class ResponsesRunner:
     Raises:
         UsageError: a wrong argument, at once.
 
-    While running it raises `Park` (rate limit, wrong key or quota), `Retry` (busy: without using up an attempt;
+    While running it raises `Park` (rate limit, wrong key, option or quota), `Retry` (busy: without using up an attempt;
     connection lost or server error: with one) and `DeadLetter` (refused for good, or too long for the model; with
     several messages they are tried in halves, so that the others are answered).
 
@@ -166,10 +166,7 @@ class ResponsesRunner:
             kind = self._kind_of(batch)
             answer = await (self._local if kind == LOCAL else self._hosted)(turn, instructions, batch, run)
         except Problem as found:
-            try:
-                signal(found)
-            except DeadLetter as dead:
-                raise DeadLetter(dead.reason, split=divisible(batch, run)) from None
+            signal(found, split=divisible(batch, run))
         return flagged(answer, self._most)
 
     async def cancel(self, batch: Batch, run: Run) -> Answer | None:
