@@ -82,9 +82,9 @@ class AssistantsRunner:
     Raises:
         UsageError: a wrong argument, at once.
 
-    While running it raises `Retry` (another run is active, rate limit, wrong key or quota: without using up an attempt;
-    connection lost, server error, a run that failed or took too long: with one) and `DeadLetter` (refused for good;
-    with several messages they are tried in halves, so that the others are answered).
+    While running it raises `Park` (rate limit, wrong key, option or quota), `Retry` (another run is active: without
+    using up an attempt; connection lost, server error, a run that failed or took too long: with one) and `DeadLetter`
+    (refused for good; with several messages they are tried in halves, so that the others are answered).
 
     Example:
         >>> runner = AssistantsRunner("asst_abc", instructions="You are a helpful guide.", temperature=0.2)
