@@ -109,6 +109,11 @@ class Store:
         return self.runs and not self.shut
 
     @property
+    def _starts(self) -> int:
+        """To the scripts: 1 if this process runs batches, 2 if for now it only ends cancelled ones, 0 if neither."""
+        return 2 if self.shut else int(self.runs)
+
+    @property
     def away(self) -> bool:
         """Whether the last that was heard of the server is that it does not answer."""
         return self._since is not None
@@ -142,7 +147,7 @@ class Store:
 
         def head(script: Script) -> tuple[Sequence[str], Sequence[Arg]]:
             if script.name in _NAMES:
-                turn[2] = 2 if self.shut else int(self.runs)
+                turn[2] = self._starts
                 return shared, [*self.opening(), *turn]
             return (shared[1:4], [self.clock]) if script is scripts.RENEW else ((), ())
 
@@ -302,7 +307,7 @@ class Store:
     async def peek(self, wire: Wire, partition: int, limit: int) -> Peek:
         """Who is due."""
         s = self.settings
-        argv = [self.clock, self.keys.partitions, ms(s.horizon), int(self.claims), int(self.hands), limit]
+        argv = [self.clock, self.keys.partitions, ms(s.horizon), self._starts, int(self.hands), limit]
         return Peek.of(await wire.call(scripts.PEEK, self.keys.shared(partition)[:3], argv))
 
     def pack(self, call: Submission, *, resend: bool = False) -> tuple[list[str], list[Arg]]:

@@ -214,8 +214,9 @@ class BatchQueue:
         """End what a thread is doing, from any process; never waits behind the Run it ends.
 
         The process that runs the batch hears of it at once, ends the provider's Run, and settles the batch as
-        cancelled; if it dies first, whoever claims the thread does. A paused thread can be cancelled too. A reply that
-        is on its way is delivered.
+        cancelled; if it dies first, whoever claims the thread does. A paused thread can be cancelled too, and
+        so can one of a paused namespace (where a dead worker's Run ends after ``resume``). A reply that is on its way
+        is delivered.
 
         Args:
             thread: the conversation.

@@ -23,7 +23,7 @@ local function take(thread, k, claim)
   end
   if r.at > now and r.at - now <= r.delay then place(thread, set, r.at, r.cancel) return {'later', r.at - now} end
   if not r.reply then
-    if halted then return {'halted'} end
+    if halted and not r.cancel then return {'halted'} end
     if may_park and not r.cancel and redis.call('SISMEMBER', paused, thread) == 1 then place(thread, due, now) return {'parked'} end
     -- No member there (an error has none either: a damaged run): pinned anew.
     if r.first and #redis.pcall('XRANGE', k.stream, r.first, r.last, 'COUNT', 1) == 0 then

@@ -22,7 +22,7 @@ if run == '1' and v[1] then
     redis.call('HSET', k.lease, 'cancel', how)
   else
     redis.call('HSET', k.run, 'at', 0, 'delay', 0)
-    place(thread, due, now, true)  -- not parked either: to end a Run is not to start one
+    place(thread, due, 0, true)  -- not parked, and found where no Run starts: to end a Run is not to start one
     redis.call('SPUBLISH', hints, 'due ' .. ms(now) .. ' ' .. thread)
   end
 end

@@ -5,7 +5,8 @@ local now, partitions, horizon, runs, hands, limit = unpack(ARGV, 1, 6)
 -- peek: who is due, and who is next? Answers {now, state, word, thread, at …}: word is the index of a thread that is
 -- due (at '0'), or soon. State: ok, halted (no Runs), new (FLUSHALL took the meta: attach again). Scores beyond now +
 -- horizon are handed out as due: only a clock that was stepped back leaves them, and claim judges each by its own
--- times. Re-sent: reads again.  O(log N + limit).
+-- times. Where no Run starts (halted, or `runs` = 2: no room in the scope) only cancelled batches are due: they are at
+-- 0, because to end a Run is not to start one. Re-sent: reads again.  O(log N + limit).
 if now == '' then
   local t = redis.call('TIME')
   now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -21,8 +22,11 @@ local function add(word, thread, at)
   local n = #out
   out[n + 1], out[n + 2], out[n + 3] = word, thread, at
 end
+local function come(set, word, til)
+  for _, thread in ipairs(redis.call('ZRANGE', set, '-inf', til, 'BYSCORE', 'LIMIT', 0, limit)) do add(word, thread, '0') end
+end
 local function look(set, word)
-  for _, thread in ipairs(redis.call('ZRANGE', set, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do add(word, thread, '0') end
+  come(set, word, now)
   local after = string.format('(%.0f', now)
   local soon = redis.call('ZRANGE', set, after, '+inf', 'BYSCORE', 'LIMIT', 0, 8, 'WITHSCORES')
   for i = 1, #soon, 2 do add('soon', soon[i], soon[i + 1]) end
@@ -30,5 +34,5 @@ local function look(set, word)
   for _, thread in ipairs(odd) do add(word, thread, '0') end
 end
 if hands == '1' then look(outbox, 'outbox') end
-if runs == '1' and m[3] ~= '1' then look(due, 'due') end
+if runs == '1' and m[3] ~= '1' then look(due, 'due') elseif runs ~= '0' then come(due, 'due', 0) end
 return out

@@ -21,7 +21,7 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
     elseif give == '1' and r[1] == token then redis.call('HINCRBY', k.run, 'attempts', -1) end
     redis.call('HSET', k.run, 'at', now + delay, 'delay', delay, 'why', why)
     tombstone(k, op, 'released')
-    place(thread, r[3] and outbox or due, now + delay, r[4])
+    place(thread, r[3] and outbox or due, l[4] and 0 or now + delay, r[4])
   end
   out[i + 1] = row
 end

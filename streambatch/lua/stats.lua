@@ -17,6 +17,6 @@ add('parked', redis.call('ZCARD', parked))
 add('paused', redis.call('SCARD', paused))
 add('letters', redis.call('XLEN', dead))
 add('halted', redis.call('HGET', meta, 'paused') or '0')
-add('due_head', redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2] or '')
+add('due_head', redis.call('ZRANGE', due, '(0', '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2] or '')  -- at 0: cancelled
 add('outbox_head', redis.call('ZRANGE', outbox, 0, 0, 'WITHSCORES')[2] or '')
 return out

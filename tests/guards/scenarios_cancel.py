@@ -87,7 +87,7 @@ def a_waiting_batch_is_ended_at_once(w: World) -> None:
             w.paused("a", on=True)
         heard = w.heard(w.cancel)
         assert heard[:2] == ["cancel a", f"due {w.now} a"], heard
-        assert w.index() == ("due", w.now)
+        assert w.index() == ("due", 0)
         again = w.take()
         assert again["cancel"] == "drop"
         assert w.settle(again, kind="cancelled", reply="") == ["done"]
@@ -100,8 +100,25 @@ def an_end_that_failed_is_tried_again_at_once(w: World) -> None:
     w.cancel()
     w.paused("a", on=True)
     w.verb("release", turn, delay=50_000)
-    assert w.index() == ("due", w.now)
+    assert w.index() == ("due", 0)
     assert w.take()["cancel"] == "drop"
+
+
+def a_batch_is_ended_where_no_run_starts(w: World) -> None:
+    """While the namespace is paused or a scope has no room, peek names what is cancelled and nothing else."""
+    turn = w.begin("m1")
+    w.submit("b", "m2", quiet=0)
+    w.verb("release", turn, delay=0)
+    assert sorted(w.peek(hands=0)[1]) == [("due", "a"), ("due", "b")]
+    w.cancel()
+    assert w.peek(hands=0, runs=2)[1] == [("due", "a")]
+    assert w.peek(hands=0, runs=0)[1] == []
+    w.paused("", on=True)
+    assert w.peek(hands=0) == ("halted", [("due", "a")], [])
+    assert w.peek(hands=0, runs=0)[1] == []
+    assert w.claim("b") == ["halted"]
+    assert w.take()["cancel"] == "drop"
+    assert w.peek(hands=0) == ("halted", [], [])
 
 
 def an_end_that_failed_waits_its_delay(w: World) -> None:
@@ -115,7 +132,7 @@ def an_end_that_failed_waits_its_delay(w: World) -> None:
     assert w.claim()[0] == "later"
     assert w.index() == ("due", w.now + 50_000)
     w.cancel()
-    assert w.index() == ("due", w.now)
+    assert w.index() == ("due", 0)
 
 
 def ends_are_counted_apart(w: World) -> None:

@@ -80,6 +80,11 @@ def stats_say_what_is_there(w: World) -> None:
     flat = w.call("stats")
     seen = dict(zip(flat[::2], flat[1::2], strict=True))
     assert (seen["due_head"], seen["outbox_head"], seen["halted"]) == (str(w.now + 2_000), str(w.now), "1")
+    w.paused("", on=False)
+    w.verb("release", w.begin("m2", thread="b"), delay=0)
+    w.cancel(thread="b")  # it is at 0, and nobody should read that as overdue since 1970
+    flat = w.call("stats")
+    assert dict(zip(flat[::2], flat[1::2], strict=True))["due_head"] == str(w.now + 2_000)
 
 
 def _probe(w: World, *refused: str) -> list[str]:

@@ -64,7 +64,7 @@ TAKE = (
         "Rule 8: a thread that waits is put back at its time, or it is asked for again and again."),
     Row("_take", "if not r.reply then\n", "if true then\n", s.a_halt_stops_runs_not_replies,
         "I17: a pause holds up no reply."),
-    Row("_take", "if halted then return {'halted'} end", "", s.a_halt_stops_runs_not_replies,
+    Row("_take", "if halted and not r.cancel then return {'halted'} end", "", s.a_halt_stops_runs_not_replies,
         "I5: while the namespace is paused no Run starts."),
     Row("_take", "redis.call('SISMEMBER', paused, thread) == 1", "false", s.a_claim_of_a_paused_thread_parks_it,
         "I5: no Run of a paused thread starts."),

@@ -38,7 +38,7 @@ RELEASE = (
     Row("release", "'at', now + delay, 'delay', delay,", "'at', 0,", lease.a_retry_waits,
         "I5: a back-off is waited for."),
     Row("release", "tombstone(k, op, 'released')", "", s.an_ended_claim_is_over, "I3: a released lease is over."),
-    Row("release", "place(thread, r[3] and outbox or due, now + delay, r[4])", "", s.a_release_waits_its_delay,
+    Row("release", "place(thread, r[3] and outbox or due, l[4] and 0 or now + delay, r[4])", "", s.a_release_waits_its_delay,
         "I5, I14: another process continues at its time, not at the lease's end."),
     Row("release", "r[3] and outbox or due", "due", s.a_released_reply_stays_out, "I5: a reply is in the outbox."),
     Row("release", "flags=allow-oom", "", heal.a_full_server_drains, "Rule 5, I14: at maxmemory a process can drain."),
