@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import BatchQueue, Settings
+from streambatch import Answer, Batch, BatchQueue, Event, Retrying, Settings
 from streambatch._rows import Handover
 from streambatch.errors import UsageError
 from tests.conftest import StartServer
@@ -187,3 +187,58 @@ async def test_settings_of_one_namespace_may_differ_otherwise(server: Server, na
     ):
         receipts = [await queue.submit(f"t{n}", f"{n}") for n in range(6) for queue in (one, two)]
         assert all([await receipt.reply(timeout=10) for receipt in receipts])
+
+
+class Teller:
+    """A runner of a kind, which tells how many turns it was shown."""
+
+    history = True
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.runs = 0
+
+    async def run(self, batch: Batch, run: object) -> Answer:
+        self.runs += 1
+        return Answer(f"{self.kind} {len(batch.history)}", state={"by": self.kind}, turns=(batch.text,))
+
+
+@pytest.mark.parametrize("way_out", ["the runner of before", "a new history"])
+async def test_a_thread_that_another_kind_of_runner_made_waits(server: Server, namespace: str, way_out: str) -> None:
+    """Nothing is run, lost or counted, `explain` says why, and both ways out that the runbook names go on."""
+    opening: dict[str, Any] = {"namespace": namespace, "log": False, "debounce": 0, "max_attempts": 1}
+    async with BatchQueue(server.url, runner=Teller("old"), **opening) as queue:
+        assert await (await queue.submit("t", "one")).reply(5)
+    events: list[Event] = []
+    stranger = Teller("new")
+    admin, prefix = server.admin(), f"sb1:{{{namespace}.00}}:"
+
+    def refused() -> list[Retrying]:
+        return [event for event in events if isinstance(event, Retrying)]
+
+    def at_once() -> None:  # in place of its 30 s
+        admin.hset(f"{prefix}run:t", "at", 0)
+        admin.zadd(f"{prefix}due", {"t": 1})
+
+    async with BatchQueue(server.url, runner=stranger, listeners=(events.append,), **opening) as queue:
+        waits = await queue.submit("t", "two")
+        for times in (1, 2, 3):  # more often than max_attempts
+            await wait_for(lambda times=times: len(refused()) == times, "the refusal")
+            at_once()
+        await wait_for(lambda: len(refused()) == 4, "the last refusal")
+        assert {(event.attempt, event.delay) for event in refused()} == {(1, 30.0)}
+        reason = (await queue.explain("t")).reason
+        assert "this thread's history was made by the runner kind old; this process has another kind" in reason
+        assert (stranger.runs, await queue.dead_letters()) == (0, ())
+        if way_out == "a new history":
+            admin.delete(f"{prefix}head:t", f"{prefix}log:t")
+            at_once()
+            found = await waits.reply(5)
+            assert found is not None
+            assert found.text == "new 0"
+            return
+    at_once()
+    async with BatchQueue(server.url, runner=Teller("old"), **opening) as queue:
+        found = await (await queue.submit("t", "three")).reply(5)
+        assert found is not None
+        assert found.text == "old 2"
