@@ -27,6 +27,8 @@ from .errors import QueueClosed, ReplyExpired, UsageError
 INTEREST = 15.0
 SHORT = 1.0
 NOTHING = "0-0"
+
+Ears = dict[asyncio.Event, None]  # in the order in which they came, so whoever waits for longest is told first
 _ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
@@ -41,8 +43,8 @@ class Echo:
     def __init__(self, store: Store, listening: Callable[[], bool]) -> None:
         self._store = store
         self._listening = listening
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._following: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, Ears] = {}
+        self._following: dict[str, Ears] = {}
         self._closed = False
 
     def heard(self, thread: str) -> None:
@@ -57,14 +59,14 @@ class Echo:
 
     def missed(self, partition: int) -> None:
         """Hints may have been missed."""
-        for thread in {*self._waiting, *self._following}:
+        for thread in self._waiting | self._following:
             if self._store.keys.partition(thread) == partition:
                 self.heard(thread)
 
     def close(self) -> None:
         """Nobody will answer any more."""
         self._closed = True
-        for thread in {*self._waiting, *self._following}:
+        for thread in self._waiting | self._following:
             self.heard(thread)
 
     async def outcome(self, thread: str, entry: str, deadline: float | None) -> Outcome:
@@ -122,15 +124,15 @@ class Echo:
 
 
 @contextmanager
-def _ear(ears: dict[str, set[asyncio.Event]], thread: str) -> Generator[asyncio.Event]:
+def _ear(ears: dict[str, Ears], thread: str) -> Generator[asyncio.Event]:
     """An event that is set when something is heard of a thread."""
     heard = asyncio.Event()
-    ears.setdefault(thread, set()).add(heard)
+    ears.setdefault(thread, {})[heard] = None
     try:
         yield heard
     finally:
         waiters = ears[thread]
-        waiters.discard(heard)
+        del waiters[heard]
         if not waiters:
             del ears[thread]
 

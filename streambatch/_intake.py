@@ -25,6 +25,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from ._retry import reconnect
+from ._scripts import Withdrawn
 from ._settings import Replicas
 from ._store import Store
 from ._submit import REFUSED, Entry, Replicated, Stored, Submission
@@ -112,7 +113,7 @@ class Gate:
     def __init__(self, store: Store, partition: int) -> None:
         self._store = store
         self._partition = partition
-        self._wire = store.wire()
+        self._wire = store.wire(self._may_go)
         self._buffer: deque[Waiting] = deque()
         self._flight: list[Waiting] = []
         self._ready: tuple[list[Waiting], Submission] | None = None
@@ -196,10 +197,13 @@ class Gate:
     def _make(self) -> tuple[list[Waiting], Submission]:
         flight = self._next()
         self._number += 1
+        return flight, self._call(flight, self._number)
+
+    def _call(self, flight: Sequence[Waiting], number: int) -> Submission:
         entries = [waiting.entry for waiting in flight if waiting.known is None]
-        call = Submission(self._partition, self._store.producer, self._number, entries, self._replicas(flight))
+        call = Submission(self._partition, self._store.producer, number, entries, self._replicas(flight))
         self._store.pack(call)
-        return flight, call
+        return call
 
     def _look_ahead(self) -> None:
         if self._ready is None and self._flight and len(self._buffer) >= SMALL:
@@ -222,7 +226,12 @@ class Gate:
         tries = 0
         while self._sent or not all(waiting.done.done() for waiting in self._flight):
             try:
+                if not self._sent and self._left():
+                    self._flight = [waiting for waiting in self._flight if not waiting.done.done()]
+                    call = self._call(self._flight, call.number)
                 answer, heard = await self._store.submit(self._wire, call, resend=self._sent)
+            except Withdrawn:
+                continue
             except StreambatchError as error:
                 self._store.heard(error if isinstance(error, Unreachable) else None)
                 if self._failed(error) or not await self._joined(error):
@@ -235,6 +244,14 @@ class Gate:
                 self._answer(answer, heard)
                 await self._repair(call.entries, answer)
                 return
+
+    def _left(self) -> bool:
+        """Whether somebody's wait for the call under way is over."""
+        return any(waiting.done.done() for waiting in self._flight)
+
+    def _may_go(self) -> bool:
+        """Whether the call may be sent: never with a message of somebody who was told that nothing is stored (I16)."""
+        return self._sent or not self._left()
 
     async def _joined(self, error: StreambatchError) -> bool:
         """After FLUSHALL the namespace is joined again; False if it is another's now, and the call is over."""

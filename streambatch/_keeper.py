@@ -12,7 +12,9 @@ A renewal also says if somebody cancelled the Run. Then the scope ends the same 
 end the provider's Run, and to settle. A hint makes that a matter of milliseconds; without hints it is asked for.
 
 Python cannot end code that swallows its cancellation. When such code has outlived its time by PATIENCE its lease is
-renewed no more, so that the thread goes on elsewhere (I9); whatever the code returns in the end is not committed.
+renewed no more, so that the thread goes on elsewhere (I9); whatever the code returns in the end is not committed. After
+the loop stood still (SIGSTOP, blocking code) everything is late at once, and nobody had a chance to end: so whoever is
+found late is looked at a second time, SHORT later, before it is said to swallow anything.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ._store import Store
 from .errors import LeaseLost, StoreError
 
 PATIENCE = 5.0
+SHORT = 1.0
 DEAF = 0.5
 
 
@@ -53,11 +56,20 @@ class Hold:
         self.lease = lease
         self.renew_at = renew_at(attempted, lease.ttl)
         self.ends_at = float("inf")
+        self.spared = False
         self.stop = ""
         self.stoppable = True
         self.asked_at = attempted
         self._until = trusted_until(attempted, left, lease.ttl)
         self._scope: asyncio.Timeout | None = None
+
+    def outlived(self, now: float) -> bool:
+        """Whether the code in the scope was given its time, and SHORT more, and has not ended."""
+        if self.ends_at > now:
+            return False
+        spared, self.spared = self.spared, True
+        self.ends_at = now + SHORT
+        return spared
 
     @asynccontextmanager
     async def trusted(self, limit: float) -> AsyncGenerator[None]:
@@ -78,7 +90,7 @@ class Hold:
             raise LeaseLost(f"the lease of thread {self.lease.thread!r} could not be renewed in time") from None
         finally:
             self._scope = None
-            self.ends_at = float("inf")
+            self.ends_at, self.spared = float("inf"), False
 
     def renewed(self, attempted: float) -> None:
         """A renewal that was sent at *attempted* succeeded."""
@@ -131,19 +143,19 @@ class Keeper:
         self._wake = asyncio.Event()
         self._emit = emit
         self._tick = max(ttl / 15, 0.01)
-        self._holds: set[Hold] = set()
+        self._holds: dict[Hold, None] = {}  # in the order of the claims
         self._first = asyncio.Event()
 
     @contextmanager
     def hold(self, lease: Lease, attempted: float, left: float) -> Generator[Hold]:
         """Keep *lease* renewed while the body runs."""
         hold = Hold(lease, attempted, left)
-        self._holds.add(hold)
+        self._holds[hold] = None
         self._first.set()
         try:
             yield hold
         finally:
-            self._holds.discard(hold)
+            del self._holds[hold]
 
     def heard(self, thread: str | None = None) -> None:
         """Somebody cancelled the Run of *thread*, or (None) hints may have been missed: ask the server now.
@@ -165,7 +177,7 @@ class Keeper:
                 await self._first.wait()
             now = loop.time()
             for hold in self._holds:
-                if hold.ends_at <= now:
+                if hold.outlived(now):
                     self._give_up(hold)
             deaf = not self._listening()
             if late := [hold for hold in self._holds if hold.wants(now, deaf=deaf)]:

@@ -138,7 +138,7 @@ class Scope:
         self._emit = emit
         self._keys = store.keys.scope(limits.scope)
         self._ttl = store.settings.lease
-        self._live: set[str] = set()
+        self._live: dict[str, None] = {}  # tokens, in the order of their places
         self._telling: set[asyncio.Future[Row]] = set()
         self._ask_at = 0.0
         self._moved = asyncio.Event()
@@ -163,13 +163,13 @@ class Scope:
                 self._ask()
         if row[0] == b"no":
             return self._shut(row)
-        self._live.add(token)
+        self._live[token] = None
         self._moved.set()
         return Place(self, token, int(row[1]))
 
     def ended(self, place: Place, answer: Answer | None) -> None:
         """A Run is over; nobody waits for this to be told."""
-        self._live.discard(place.token)
+        self._live.pop(place.token, None)
         left = (place.run.left if place.run is not None else None) or Quota()
         rest = max(_rest(left.requests, left.requests_reset), _rest(left.tokens, left.tokens_reset))
         if rest > SILENT:  # nobody should wonder for so long

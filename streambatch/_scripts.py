@@ -177,22 +177,29 @@ class Call:
         return (*how, len(self.keys), *self.keys, *self.argv)
 
 
+class Withdrawn(StoreError):
+    """A call was taken back before anything of it was sent."""
+
+
 class Wire:
     """One connection of *client*, one exchange at a time of at most *limit* seconds; see the theory of operation.
+
+    *may* is asked at the last moment, when there is a connection: if it says no, nothing is sent.
 
     Attributes:
         sent: something of the present exchange may have reached the server, and not all answers are in.
     """
 
-    def __init__(self, client: Redis, limit: float) -> None:
+    def __init__(self, client: Redis, limit: float, may: Callable[[], bool] = lambda: True) -> None:
         self._pool: Any = client.connection_pool
+        self._may = may
         self._limit = limit
         self._held: Any = None
         self._over = False
         self.sent = False
 
     async def exchange(self, calls: Sequence[Call], extra: float = 0.0) -> list[Any]:
-        """Send all calls, return all answers in order; an answer may be a Refused. Raises Unreachable.
+        """Send all calls, return all answers in order; an answer may be a Refused. Raises Unreachable, Withdrawn.
 
         *extra* seconds are added to the time limit, for a command that waits by itself.
         """
@@ -225,6 +232,8 @@ class Wire:
                     await self.close()
                 if self._held is None:
                     self._held = await self._pool.get_connection()
+                if not self._may():
+                    raise Withdrawn
                 self.sent = True
                 await self._held.send_packed_command(packed, check_health=False)
                 answers = [] if _cancels() > asked else [await self._answer() for _ in commands]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import getpid
 from socket import gethostname
@@ -99,9 +99,9 @@ class Store:
             for p in range(keys.partitions)
         ]
 
-    def wire(self) -> Wire:
-        """A connection of its own for a loop; it closes it."""
-        return Wire(self._client, self.settings.patience)
+    def wire(self, may: Callable[[], bool] = lambda: True) -> Wire:
+        """A connection of its own for a loop; it closes it. Before it sends it asks if it *may*."""
+        return Wire(self._client, self.settings.patience, may)
 
     @property
     def claims(self) -> bool:

@@ -71,6 +71,7 @@ def ids_ascend_over_a_new_stream(w: World) -> None:
     assert [word for word, _ in said] == ["q", "q"]
     ids = [_id(turn["last"]), *(_id(entry) for _, entry in said)]
     assert ids == sorted(set(ids))
+    assert w.length() == 2
 
 
 def ids_ascend_after_a_later_clock(w: World) -> None:

@@ -19,7 +19,6 @@ from streambatch import (
     Reply,
     ReplyExpired,
     Retry,
-    Retrying,
     RunCancelled,
     StoreError,
     Warned,
@@ -276,34 +275,6 @@ async def test_a_batch_that_waits_for_its_retry_never_runs_again(server: Server,
         assert len(runs) == 1
         assert here.replies == []
         await here.queue.resume("t")
-
-
-async def test_a_batch_nobody_holds_is_ended_while_the_whole_namespace_is_paused(
-    server: Server, namespace: str
-) -> None:
-    """To end a Run is not to start one; polling finds it, so a hint that is lost changes nothing."""
-    runs: list[Batch] = []
-
-    async def answer(batch: Batch) -> str:
-        runs.append(batch)
-        raise Retry(600)
-
-    here, there = Stage(server, namespace, answer), Stage(server, namespace)
-    async with here.queue, there.queue:
-        receipt = await there.queue.submit("t", "one")
-        await wait_for(lambda: bool(here.seen(Retrying)), "the end of its Run")
-        whole: Any = here.queue
-        await wait_for(whole._open.hints.listening.is_set, "the hints")
-        whole._open.hints._heard = nothing
-        await there.queue.pause()
-        other = await there.queue.submit("other", "two", now=True)
-        await there.queue.cancel("t")
-        with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
-        assert len(runs) == 1
-        await there.queue.cancel("other")  # nothing of it was begun: it is dropped at once
-        with pytest.raises(RunCancelled):
-            await other.reply(timeout=5)
 
 
 async def test_a_dead_worker_s_run_is_ended_by_the_next_claimer_with_its_checkpoint(

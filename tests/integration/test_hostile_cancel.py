@@ -10,10 +10,11 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from streambatch import Batch, BatchQueue, Lost, _keeper, _worker
+from streambatch import Batch, BatchQueue, Lost, Retry, Retrying, RunCancelled, _keeper, _worker
 from streambatch._scripts import Wire
 from tests.conftest import StartServer
 from tests.integration.shop import Shop, opened, warnings
+from tests.integration.test_cancel import Stage, nothing
 from tests.rig import Server, wait_for
 
 # ── Runs that swallow their cancellation ──
@@ -159,3 +160,31 @@ async def test_a_queue_on_a_users_client_closes_at_any_moment(server: Server, na
 
 async def silent(_batch: Batch) -> None:
     """Answer nothing."""
+
+
+async def test_a_batch_nobody_holds_is_ended_while_the_whole_namespace_is_paused(
+    server: Server, namespace: str
+) -> None:
+    """To end a Run is not to start one; polling finds it, so a hint that is lost changes nothing."""
+    runs: list[Batch] = []
+
+    async def answer(batch: Batch) -> str:
+        runs.append(batch)
+        raise Retry(600)
+
+    here, there = Stage(server, namespace, answer), Stage(server, namespace)
+    async with here.queue, there.queue:
+        receipt = await there.queue.submit("t", "one")
+        await wait_for(lambda: bool(here.seen(Retrying)), "the end of its Run")
+        whole: Any = here.queue
+        await wait_for(whole._open.hints.listening.is_set, "the hints")
+        whole._open.hints._heard = nothing
+        await there.queue.pause()
+        other = await there.queue.submit("other", "two", now=True)
+        await there.queue.cancel("t")
+        with pytest.raises(RunCancelled):
+            await receipt.reply(timeout=5)
+        assert len(runs) == 1
+        await there.queue.cancel("other")  # nothing of it was begun: it is dropped at once
+        with pytest.raises(RunCancelled):
+            await other.reply(timeout=5)

@@ -116,6 +116,39 @@ async def test_what_is_ready_expires_unsent(server: Server, namespace: str) -> N
 
 
 @pytest.mark.leaves_keys("the messages are counted, not run")
+@pytest.mark.parametrize("late", ["the connection", "the server"])
+async def test_what_was_taken_for_a_call_expires_unsent(server: Server, namespace: str, late: str) -> None:
+    """I16: a call that could not be sent yet goes out without those who were told that nothing of theirs is stored."""
+    async with BatchQueue(server.url, namespace=namespace, log=False) as queue:
+        whole: Any = queue
+        gate, loop = whole._open.intake.gates[0], asyncio.get_running_loop()
+        there, asked, connect = asyncio.Event(), asyncio.Event(), gate._wire._pool.get_connection
+
+        async def slowly() -> Any:
+            asked.set()
+            if late == "the server" and not there.is_set():
+                raise ConnectionError("not yet")
+            await there.wait()
+            return await connect()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gate._wire._pool, "get_connection", slowly)
+            await gate._wire.close()
+            ends = [
+                whole._open.intake.put(
+                    whole._entry("t", text, None, None, None, None, None, now=False), loop.time() + wait, None
+                )
+                for text, wait in (("gone", 0.1), ("here", 60.0))
+            ]
+            await asked.wait()
+            with pytest.raises(ServerAway):
+                await ends[0]
+            there.set()
+            assert (await ends[1]).word == "queued"
+        assert [message.text for message in await queue.pending("t")] == ["here"]
+
+
+@pytest.mark.leaves_keys("the messages are counted, not run")
 async def test_a_caller_who_leaves_takes_its_message_along(server: Server, namespace: str) -> None:
     """I11, I2: a message whose caller was cancelled before it was sent is not sent; the others are, in order."""
     async with stage(server, namespace) as s:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -36,6 +37,29 @@ async def test_a_cancel_does_not_bring_the_lease_of_a_stuck_run_back_to_life(
                 await receipt.reply(timeout=8)
         finally:
             over.set()
+
+
+async def test_after_the_loop_stood_still_nobody_is_said_to_swallow_anything(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads "stuck" looks for code that swallows its cancellation; a frozen process has none."""
+    monkeypatch.setattr(_keeper, "PATIENCE", 0.1)
+    shop = Shop()
+
+    async def answer(batch: Batch, run: Any) -> str:
+        if batch.attempt == 1:
+            run.emit("so ")  # what is left of it is shown before the Run has ended, which takes a moment
+            until = perf_counter() + 1.5
+            while perf_counter() < until:
+                pass
+            await asyncio.Event().wait()
+        return "in time"
+
+    async with opened(shop, server.url, namespace, runner=answer, run_timeout=0.2, lease=2.0) as queue:
+        reply = await (await queue.submit("t", "x")).reply(timeout=10)
+        assert reply is not None
+        assert reply.text == "in time"
+    assert not warnings(shop, "stuck")
 
 
 async def test_an_end_that_fails_is_tried_again_later_and_not_at_once(server: Server, namespace: str) -> None:
