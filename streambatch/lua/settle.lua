@@ -19,8 +19,9 @@ while a <= #ARGV do
   elseif l[1] ~= token or not r.first then row = {'lost'}
   elseif v[7] and kind ~= 'cancelled' then row = {'cancelling', v[7]}
   else
+    local n = r.last == upto and r.n or '-1'  -- I3: all that the Run saw, also what joined it and a stale replica forgot
     r.last = upto  -- I1: what a more() took and the Run never saw stays, and is pinned anew
-    ack(k, r.first, r.last, r.n)
+    ack(k, r.first, r.last, n)
     passed(k, r)
     redis.call('HSET', k.last, 'seq', seq)
     if hkind ~= '' then redis.call('HSET', k.head, 'kind', hkind) end

@@ -164,3 +164,16 @@ def what_no_run_has_seen_is_in_the_window(w: World) -> None:
     assert w.hash("window") == {"n": "2", "b": "0", "f": str(w.now), "q": str(w.now), "w": "0"}
     assert w.call("touch", thread="a", quiet=-1) == "moved"
     assert [word for word, _ in w.submit("a", "m4", "m5", max_pending=3)] == ["q", "n"]
+
+
+def what_joined_and_was_forgotten_is_committed(w: World) -> None:
+    """I3: a stale replica took over and knows nothing of a more(); the Run has seen those messages all the same."""
+    turn = w.begin("m1", "m2")
+    before = w.hash("run")
+    w.submit("a", "m3")
+    w.verb("more", turn)
+    joined = w.hash("run")["last"]
+    w.db.delete(w.key("run"))
+    w.db.hset(w.key("run"), mapping=before)
+    assert w.settle(turn, kind="none", upto=joined) == ["done"]
+    assert w.length() == 0
