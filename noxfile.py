@@ -163,6 +163,13 @@ def guards(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Play lives of whole installations under a clock that jumps: `-- --minutes 10 --seed 1 --bugs`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.simulation", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     _install(session, extras=None, groups=["lint"])

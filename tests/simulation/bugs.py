@@ -1,0 +1,95 @@
+"""Bugs to plant: what a simulation that finds nothing in the real package must find when something is missing.
+
+Theory of operation. Most are a guard taken out of a script, as one would forget it; the scripts are composed anew from
+the changed part, as the package composes them, so a fault of a shared part is one of every verb. The one that no script
+can have is planted in the package's own code. `planted` puts one in and takes it out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import Any, cast
+from unittest.mock import patch
+
+from streambatch import _scripts
+from streambatch._turn import Turn
+from tests.guards.bench import SOURCES, compose
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A change of a script's text: the first `before` in `file` becomes `after`."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+
+
+BUGS = (
+    Bug("no fence", "settle", "elseif l[1] ~= token or not r.first then", "elseif not r.first then"),
+    Bug("due removed at claim", "_grant", "place(thread, phase == 'run' and due or outbox, now + ttl, true)",
+        "redis.call('ZREM', due, thread)"),
+    Bug("no idempotent re-send", "_producer", "if p[1] ~= number then return nil end", "if true then return nil end"),
+    Bug("unpinned batch", "_take",
+        "if r.first and #redis.pcall('XRANGE', k.stream, r.first, r.last, 'COUNT', 1) == 0 then",
+        "if r.first then redis.pcall('XGROUP', 'DESTROY', k.stream, 'runs')"),
+    Bug("counter-only token", "_grant", "redis.call('INCR', epoch) .. ':' .. claim",
+        "redis.call('INCR', epoch) .. ':x'"),
+    Bug("group at $", "_pin", "'runs', '0')\n    got = redis.call(unpack(read_group))",
+        "'runs', '$')\n    got = redis.call(unpack(read_group))\n    if not got then return {} end"),
+    Bug("due lost at settle", "_turn", "  place(thread, due, window_at(w))\nend",
+        "  redis.call('ZREM', due, thread)\nend"),
+    Bug("reply before commit", "", "", ""),
+    Bug("renewal not fenced", "renew", "if l[1] == token then", "if true then"),
+    Bug("claim not idempotent", "_take", "if l[2] ~= claim then", "if true then"),
+    Bug("due moved by a submit while retrying", "submit", "if not active then place(", "if true then place("),
+    Bug("dead thread aborts a claim for many", "_take",
+        "if bad then place(thread, due, now + 1000) return {'broken', bad} end", ""),
+    Bug("tombstone missing", "_turn", "redis.call('HSET', k.lease, 'op', op, 'answer', answer)\n  ", ""),
+    Bug("lease judged by another's ttl", "_take", "if live(l[3], l[4]) then", "if live(l[3], ttl) then"),
+)  # fmt: skip
+
+
+@contextmanager
+def planted(bug: Bug) -> Generator[None]:
+    """Put a bug in while the body runs."""
+    if not bug.file:
+        with patch.object(Turn, "_settled", _too_early):
+            yield
+        return
+    assert bug.before in SOURCES[bug.file], f"{bug.name}: the guard is not in {bug.file}.lua"
+    sources = {**SOURCES, bug.file: SOURCES[bug.file].replace(bug.before, bug.after, 1)}
+    scripts = [script for script in vars(_scripts).values() if isinstance(script, _scripts.Script)]
+    kept = [(script, script.text, script.sha) for script in scripts]
+    try:
+        for script in scripts:
+            text = compose(script.name, sources)
+            _set(script, text, sha1(text.encode()).hexdigest())
+        yield
+    finally:
+        for script, text, sha in kept:
+            _set(script, text, sha)
+
+
+def _set(script: _scripts.Script, text: str, sha: str) -> None:
+    object.__setattr__(script, "text", text)
+    object.__setattr__(script, "sha", sha)
+
+
+_settled = cast("Any", Turn)._settled
+
+
+async def _too_early(turn: Any, hold: Any, work: Any, run: Any, answer: Any, begun: float) -> Any:
+    """Deliver, then settle."""
+    from streambatch import Reply
+
+    batch = run.batch
+    if turn._deliver is not None and answer.text:
+        sequence = 1 + turn.__dict__.setdefault("told", {}).get(batch.thread, 0)
+        turn.told[batch.thread] = sequence
+        await turn._deliver(Reply(batch.id, batch.thread, batch.id, (), answer.text, sequence=10_000 + sequence))
+    return await _settled(turn, hold, work, run, answer, begun)

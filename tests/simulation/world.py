@@ -1,0 +1,273 @@
+"""An installation that lives: people, bots, workers, and everything that happens to them.
+
+Theory of operation. A `Town` is one seed. Its dice decide how many processes there are, with which settings, what
+people write and when, how long a Run takes and how it ends, and what goes wrong: a process is killed and another one
+takes its place, frozen, or cut off; the server restarts, stands still, steps its clock, is full, or a stale replica
+takes its place. The weather of the network (`net`) is drawn once a while. After the bad time comes a fine one, in which
+everything must come to its end by itself. `Verdict` is told what happens and says what must not have.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from unittest.mock import patch
+
+from streambatch import _store
+from streambatch._store import Store
+from tests.rig.servers import Server
+from tests.simulation.clock import Loop, World
+from tests.simulation.net import CLOCK, STORM, Db, Host, Net, Weather
+from tests.simulation.program import Person, Process, Program
+from tests.simulation.verdict import Verdict
+
+FINE = 900.0  # seconds in which all must have come to its end
+LEASES = (3.0, 5.0, 12.0)
+
+#: What goes wrong beside the network, and how often, compared; each town has a liking for some of it.
+MISCHIEF = {
+    "kill": 24.0, "freeze": 6.0, "cut": 3.0, "restart": 1.0, "stall": 1.0, "clock": 1.0, "full": 1.0, "failover": 1.0,
+    "weather": 6.0, "forget": 1.0, "vandal": 1.0,
+}  # fmt: skip
+
+
+@dataclass
+class Figures:
+    """What one life had in it."""
+
+    seconds: float = 0.0
+    kills: int = 0
+    freezes: int = 0
+    messages: int = 0
+    runs: int = 0
+    drained: float = 0.0
+
+
+class Town:
+    """One seed's life.
+
+    Args:
+        seed: decides everything.
+        db: a real server.
+        seconds: of bad time.
+    """
+
+    def __init__(self, seed: int, db: Db, seconds: float = 600.0) -> None:
+        self.dice = random.Random(f"town {seed}")
+        self.seconds = seconds
+        self.world = World()
+        self.net = Net(self.world, db, random.Random(f"net {seed}"))
+        self.namespace = "sim"
+        self.people = {f"{n}": Person(f"{n}", n != 1) for n in range(self.dice.randint(2, 5))}
+        self.verdict = Verdict(self.net, self.namespace, list(self.people))
+        self.net.look, self.net.seen = self.verdict.look, self.verdict.seen
+        self.figures = Figures()
+        self.processes: list[Process] = []
+        self.bad = True
+        self._likely = {name: share * self.dice.choice((0.3, 1, 1, 6)) for name, share in MISCHIEF.items()}
+        self._born = 0
+        self._lease = self.dice.choice(LEASES)
+        self.seed = seed
+        self._snapshot: Any = None
+
+    def play(self) -> Figures:
+        """The bad time, then the fine one."""
+        db = self.net.db
+        db("FLUSHALL")
+        db("SCRIPT", "FLUSH")
+        db.follow(f"sb1:{{{self.namespace}.00}}:hints")
+        with _seeded(self.seed):
+            self._settle()
+            self.world.run(self.seconds)
+            self._calm()
+            self.world.run(self.seconds + FINE, self._over)
+            self.figures.drained = self.world.now - self.seconds
+            self.verdict.judge(self.people, self._over())
+            for process in list(self.processes):
+                self._end(process)
+        self.figures.seconds = self.world.now
+        self.figures.messages = sum(person.made for person in self.people.values())
+        self.figures.runs = self.verdict.runs
+        return self.figures
+
+    # ── processes ──
+
+    def _settle(self) -> None:
+        roles = self.dice.choice((["all", "all"], ["bot", "worker", "worker"], ["bot", "all", "worker"]))
+        homes = [number for number, role in enumerate(roles) if role != "worker"]
+        for number, role in enumerate(roles):
+            mine = [t for i, t in enumerate(self.people) if homes[i % len(homes)] == number] if number in homes else []
+            self._start(role, mine, self._settings())
+        self.world.after(self.dice.uniform(1, 10), self._mischief)
+
+    def _settings(self) -> dict[str, Any]:
+        d = self.dice
+        return {
+            "lease": self._lease if d.random() < 0.8 else d.choice(LEASES), "debounce": d.choice((0.0, 0.5, 2.0)),
+            "max_wait": d.choice((3.0, 15.0)), "max_batch": d.choice((2, 5, 50)), "concurrency": d.choice((1, 3, 100)),
+            "backoff": 0.5, "backoff_max": 4.0, "max_attempts": d.choice((3, 6)), "run_timeout": 60.0,
+            "deliver_timeout": 5.0, "drain_timeout": 5.0, "submit_timeout": 5.0, "max_delivery_attempts": 6,
+            "split_authors": False,
+        }  # fmt: skip
+
+    def _start(self, role: str, threads: list[str], settings: dict[str, Any]) -> Process:
+        self._born += 1
+        process = Process(f"p{self._born}", Loop(self.world), Host(self.net), role, threads, settings)
+        self.processes.append(process)
+        self.world.loops[process.loop] = 0.0
+        process.loop.set_exception_handler(lambda _, context: self.verdict.broke(process.name, context))
+        process.loop.create_task(Program(self, process).run())
+        return process
+
+    def _end(self, process: Process) -> None:
+        process.host.dead = True
+        self.processes.remove(process)
+        self.world.loops.pop(process.loop, None)
+        process.loop.bury()
+
+    # ── what goes wrong ──
+
+    def _mischief(self) -> None:
+        if not self.bad:
+            return
+        name = self.dice.choices(list(self._likely), list(self._likely.values()))[0]
+        getattr(self, f"_{name}")()
+        self.world.after(self.dice.expovariate(1 / 12), self._mischief)
+
+    def _kill(self) -> None:
+        if not self.processes:
+            return
+        process = self.dice.choice(self.processes)
+        self.figures.kills += 1
+        self.net.fault("kill")
+        self._end(process)
+        self.world.after(
+            self.dice.choice((0.1, 1.0, 10.0)), lambda: self._start(process.role, process.threads, process.settings)
+        )
+
+    def _freeze(self) -> None:
+        if not self.processes:
+            return
+        process = self.dice.choice(self.processes)
+        self.figures.freezes += 1
+        self.net.fault("freeze")
+        self.world.loops[process.loop] = self.world.now + self.dice.uniform(0.1, 3 * self._lease)
+
+    def _cut(self) -> None:
+        if self.processes:
+            self.net.fault("cut")
+            self.dice.choice(self.processes).host.cut = self.world.now + self.dice.uniform(1, 30)
+
+    def _restart(self) -> None:
+        self.net.fault("restart")
+        self.net.down = self.world.now + self.dice.uniform(0.1, 10)
+        self.net.db("SCRIPT", "FLUSH")
+        self.net.tear_all()
+
+    def _stall(self) -> None:
+        self.net.fault("stall")
+        for line in self.net.lines:
+            line.arrives = self.world.now + self.dice.uniform(0.5, 8)
+
+    def _clock(self) -> None:
+        self.net.fault("clock")
+        step = self.dice.choice((-3600.0, -30.0, -2.0, 2.0, 30.0, 3600.0))
+        self.net.skew += step
+        self.verdict.stepped(step)
+
+    def _full(self) -> None:
+        self.net.fault("full")
+        self.net.full = True
+        self.world.after(self.dice.uniform(1, 15), self._emptied)
+
+    def _emptied(self) -> None:
+        self.net.full = False
+
+    def _forget(self) -> None:
+        self.net.fault("forget")
+        self.net.db("SCRIPT", "FLUSH")
+
+    def _vandal(self) -> None:
+        """Somebody writes a key of another type over one of ours."""
+        self.net.fault("vandal")
+        key = f"sb1:{{{self.namespace}.00}}:window:{self.dice.choice(list(self.people))}"
+        self.net.db("SET", key, "foreign", "KEEPTTL")
+
+    def _failover(self) -> None:
+        """A replica that is some seconds behind becomes the master."""
+        if self._snapshot is None:
+            self._snapshot = self.verdict.snapshot()
+            self.world.after(self.dice.uniform(0.2, 6), self._promote)
+
+    def _promote(self) -> None:
+        self.net.fault("failover")
+        snapshot, self._snapshot = self._snapshot, None
+        self.verdict.restore(snapshot)
+        self.net.down = self.world.now + self.dice.uniform(0.1, 3)
+        self.net.tear_all()
+
+    def _weather(self) -> None:
+        self.net.weather = STORM.halved(self.dice.choice((0.0, 0.5, 1.0, 3.0)))
+
+    # ── the fine time ──
+
+    def _calm(self) -> None:
+        self.bad = False
+        self.net.weather, self.net.down, self.net.full = Weather(), 0.0, False
+        for process in self.processes:
+            process.host.cut = 0.0
+            self.world.loops[process.loop] = 0.0
+        for thread in self.people:
+            self.net.db("SREM", f"sb1:{{{self.namespace}.00}}:paused", thread)
+            at = self.net.db("ZSCORE", f"sb1:{{{self.namespace}.00}}:parked", thread)
+            if at is not None:
+                self.net.db("ZREM", f"sb1:{{{self.namespace}.00}}:parked", thread)
+                self.net.db("ZADD", f"sb1:{{{self.namespace}.00}}:due", at, thread)
+
+    def _over(self) -> bool:
+        return (
+            not any(person.waiting for person in self.people.values())
+            and self.verdict.idle
+            and self.world.now > self.seconds + 1
+        )
+
+
+class _Name:
+    """A `uuid4`."""
+
+    def __init__(self, number: int) -> None:
+        self.hex = f"{number:08x}" * 4
+
+
+@contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    """The package's own dice, and what it calls itself."""
+    before, numbers, init = random.getstate(), count(1), Store.__init__
+    random.seed(seed)
+
+    def clocked(store: Store, *args: Any, **more: Any) -> None:
+        init(store, *args, **more)
+        store.clock = CLOCK
+
+    try:
+        with (
+            patch.object(_store, "gethostname", lambda: "sim"), patch.object(_store, "getpid", lambda: 1),
+            patch.object(_store, "uuid4", lambda: _Name(next(numbers))), patch.object(Store, "__init__", clocked),
+        ):  # fmt: skip
+            yield
+    finally:
+        random.setstate(before)
+
+
+def play(seed: int, server: Server, seconds: float = 600.0) -> tuple[Town, Figures]:
+    """One life on a server."""
+    db = Db(server)
+    try:
+        town = Town(seed, db, seconds)
+        return town, town.play()
+    finally:
+        db.close()
