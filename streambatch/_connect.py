@@ -26,15 +26,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from . import _scripts as scripts
-from ._events import Emit, Warned
+from ._events import Emit, Event, Warned
 from ._keys import Keys
 from ._scripts import Wire
 from ._settings import Replicas, Settings
+from ._topology import Client, Cluster, at, cluster_of, sentinel_of, spread
 from .errors import Refused, StoreError, UsageError
 
-Client = Redis
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
-_LATER = ("sentinel", "cluster", "memory")
+_SEVERAL = ("sentinel", "cluster")
+_LATER = ("memory",)
+KNOWN = "redis://, rediss://, valkey://, unix://, sentinel://, cluster:// or embedded:"
 
 START = 5.0  # seconds for one exchange at the start, however short a lease is: nothing is held yet
 
@@ -48,17 +50,15 @@ def masked(url: str) -> str:
 
 
 def scheme_of(url: object) -> str:
-    """The scheme of a URL, checked: redis, rediss, valkey, valkeys, unix or embedded."""
+    """The scheme of a URL, checked: redis, rediss, valkey, valkeys, unix, sentinel, cluster or embedded."""
     if not isinstance(url, str):
         raise UsageError(f"the queue needs a URL or a redis.asyncio client, not {type(url).__name__}")
     scheme, colon, _ = url.partition(":")
-    if colon and (scheme in _SCHEMES or scheme == "embedded"):
+    if colon and (scheme in _SCHEMES or scheme in _SEVERAL or scheme == "embedded"):
         return scheme
     if colon and scheme in _LATER:
-        raise UsageError(
-            f"{scheme}: URLs are not available in this version; use redis://, rediss://, unix:// or embedded:"
-        )
-    raise UsageError(f"{masked(url)!r}: a URL begins with redis://, rediss://, valkey://, unix:// or embedded:")
+        raise UsageError(f"{scheme}: URLs are not available in this version; use {KNOWN}")
+    raise UsageError(f"{masked(url)!r}: a URL begins with {KNOWN}")
 
 
 def _common(settings: Settings, connections: int) -> dict[str, Any]:
@@ -76,10 +76,10 @@ def _common(settings: Settings, connections: int) -> dict[str, Any]:
     }
 
 
-def client_of(target: object, settings: Settings, connections: int) -> tuple[Redis, bool]:
+def client_of(target: object, settings: Settings, connections: int) -> tuple[Client, bool]:
     """A client for a URL (ours, to be closed) or the user's client (not ours)."""
     if isinstance(target, RedisCluster):
-        raise UsageError("a RedisCluster client is not supported in this version; use a client of one server")
+        return Cluster(target, ours=False), False
     if isinstance(target, Redis):
         limit: int = cast("Any", target).connection_pool.max_connections
         if limit < connections:
@@ -89,6 +89,8 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Red
         return target, False
     scheme = scheme_of(target)
     assert isinstance(target, str)
+    if scheme in _SEVERAL:
+        return _several(scheme, target, _common(settings, connections)), True
     url = _SCHEMES[scheme] + target[len(scheme) :]
     try:
         if scheme == "unix":  # not from_url: it refuses paths with spaces
@@ -101,6 +103,15 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Red
     except (ValueError, TypeError) as error:
         raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
     return Redis.from_pool(pool), True
+
+
+def _several(scheme: str, url: str, common: dict[str, Any]) -> Client:
+    try:
+        return sentinel_of(url, common) if scheme == "sentinel" else cluster_of(url, common)
+    except UsageError as error:
+        raise UsageError(f"{masked(url)!r}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
 
 
 def _unix(url: str) -> dict[str, Any]:
@@ -127,13 +138,17 @@ class ServerInfo:
     fsync: str
 
 
-async def check(client: Redis, keys: Keys, settings: Settings, emit: Emit) -> ServerInfo:
-    """Refuse an unsafe server. Raises UsageError with what to do, StoreError if it does not answer."""
-    wire = Wire(client, max(settings.patience, START))
+async def check(client: Client, keys: Keys, settings: Settings, emit: Emit) -> None:
+    """Refuse an unsafe server, or node. Raises UsageError with what to do, StoreError if it does not answer."""
+    told: set[Event] = set()
+    wire = Wire(at(client, keys.of(0, "meta")), max(settings.patience, START))
     try:
-        info = await _info(wire, settings)
-        _judge(info, settings, emit)
         for partition in range(keys.partitions):
+            if partition and spread(client):
+                await wire.close()
+                wire = Wire(at(client, keys.of(partition, "meta")), max(settings.patience, START))
+            if not partition or spread(client):
+                _judge(await _info(wire, settings), settings, told.add)
             shared = [keys.of(partition, f"probe{i}") for i in range(6)] + [keys.of(partition, "hints")]
             refused = await wire.call(scripts.PROBE, shared, ())
             if refused:
@@ -145,7 +160,8 @@ async def check(client: Redis, keys: Keys, settings: Settings, emit: Emit) -> Se
         raise
     finally:
         await wire.close()
-    return info
+    for event in told:
+        emit(event)
 
 
 async def _info(wire: Wire, settings: Settings) -> ServerInfo:
@@ -192,9 +208,12 @@ def _judge(info: ServerInfo, settings: Settings, emit: Emit) -> None:
         emit(Warned("no-aof", "the server has no AOF: a restart of it loses what waits; set appendonly yes"))
 
 
-async def attempt_closed(client: Redis) -> None:
+async def attempt_closed(client: Client) -> None:
     """Close our client; a server that is away is no reason to fail."""
     try:
         await client.aclose()
+        watch = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+        if watch is not None:
+            await watch.aclose()
     except (StoreError, OSError):  # pragma: no cover - closing a dead socket
         return

@@ -133,7 +133,7 @@ class Due:
 
     async def run(self) -> None:
         """Poll until stopped or cancelled."""
-        wire, tries, loop = self._store.wire(), 0, asyncio.get_running_loop()
+        wire, tries, loop = self._store.wire(self._partition), 0, asyncio.get_running_loop()
         try:
             while not self._stopping:
                 await self._slots.wait()
@@ -151,7 +151,7 @@ class Due:
                     tries = 0
                 except StreambatchError as error:
                     tries += 1
-                    self._store.heard(error if isinstance(error, Unreachable) else None)
+                    self._store.heard(error if isinstance(error, Unreachable) else None, self._partition)
                     await asyncio.sleep(reconnect(tries, random.random()))
                 else:
                     await self._rest()
@@ -174,7 +174,7 @@ class Due:
         asked = loop.time()
         self._poll_at = asked + LONGEST  # set before asking: a wake() that comes meanwhile is not overwritten
         peek = await self._store.peek(wire, self._partition, min(self._slots.room, PAGE))
-        self._store.heard(None)
+        self._store.heard(None, self._partition)
         now = loop.time()
         # The server read its clock half-way, and cut it to whole milliseconds.
         self.polled, self._skew = now, (peek.now + 0.5) / 1000 - (asked + now) / 2

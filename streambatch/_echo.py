@@ -22,10 +22,11 @@ from ._messages import Reply
 from ._rows import PAGE, Entry, Outcome, Shown
 from ._settings import Seconds, seconds
 from ._store import Store
-from .errors import QueueClosed, ReplyExpired, UsageError
+from .errors import QueueClosed, Refused, ReplyExpired, Unreachable, UsageError
 
 INTEREST = 15.0
 SHORT = 1.0
+AWAY = 10.0  # seconds that a server may be away under who waits: it restarts, or another one takes its place
 NOTHING = "0-0"
 
 Ears = dict[asyncio.Event, None]  # in the order in which they came, so whoever waits for longest is told first
@@ -72,11 +73,20 @@ class Echo:
     async def outcome(self, thread: str, entry: str, deadline: float | None) -> Outcome:
         """Wait for the outcome of a message. Raises TimeoutError at *deadline* (loop time), QueueClosed."""
         loop = asyncio.get_running_loop()
+        since: float | None = None
         with _ear(self._waiting, thread) as heard:
             while not self._closed:
                 heard.clear()
-                async with asyncio.timeout_at(deadline):  # also while the server is away
-                    found = await self._store.outcome(thread, entry, INTEREST)
+                try:
+                    async with asyncio.timeout_at(deadline):  # also while the server is away
+                        found = await self._store.outcome(thread, entry, INTEREST)
+                except (Unreachable, Refused) as error:
+                    since = since or loop.time()
+                    if self._closed or loop.time() > since + AWAY or (isinstance(error, Refused) and not error.passing):
+                        raise
+                    await asyncio.sleep(SHORT / 4)
+                    continue
+                since = None
                 if found.kind != "waiting":
                     return found
                 pause = INTEREST / 3 if self._listening() else SHORT
@@ -176,7 +186,7 @@ class Receipt:
             ReplyExpired: it was answered longer than reply_retention ago, or dropped.
             TimeoutError: no reply in time; it may still come.
             QueueClosed: this process' queue was closed meanwhile.
-            StoreError: the server does not answer.
+            StoreError: the server has not answered for ten seconds.
         """
         if self.outcome == "dropped":
             raise ReplyExpired("the message was dropped (older than max_age); there is no reply")

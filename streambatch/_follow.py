@@ -53,7 +53,7 @@ class Follower:
     def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
         self._emit = emit
-        self._wire = store.wire()
+        self._wires = store.wires()
         self._places: dict[str, Place] = {}
         self._waiting: dict[str, None] = {}
         self._arrived = asyncio.Event()
@@ -92,7 +92,7 @@ class Follower:
                 if not self._waiting:
                     await self._rest(renew_at - loop.time())
         finally:
-            await self._wire.close()
+            await self._wires.close()
 
     async def _rest(self, seconds: float) -> None:
         self._arrived.clear()
@@ -106,26 +106,31 @@ class Follower:
         store = self._store
         argv = [store.clock, ms(INTEREST)]
         places = range(store.keys.partitions)
-        calls = [Call(scripts.HEAR, [store.keys.of(p, "followed")], argv) for p in places]
-        for answer in await self._wire.exchange(calls):
+        calls = [(p, Call(scripts.HEAR, [store.keys.of(p, "followed")], argv)) for p in places]
+        for answer in await self._wires.exchange(calls):
             if isinstance(answer, Exception):
                 raise answer
 
     async def _read(self, threads: Sequence[str]) -> None:
-        calls: list[Call] = []
+        calls: list[tuple[int, Call]] = []
         for thread in threads:
-            key = self._store.keys.some(self._store.keys.partition(thread), thread, ("events",))[0]
+            partition = self._store.keys.partition(thread)
+            key = self._store.keys.some(partition, thread, ("events",))[0]
             place = self._places.get(thread)
             start = place.start if place is not None else "+"
-            calls.append(Call(None, (), ("XRANGE", key, start, "+", "COUNT", PAGE)))
-        answers = await self._wire.exchange(calls)
+            calls.append((partition, Call(None, (), ("XRANGE", key, start, "+", "COUNT", PAGE))))
+            self._waiting.pop(thread, None)  # before the look: what is heard of meanwhile is another one's
+        try:
+            answers = await self._wires.exchange(calls)
+        except StreambatchError:
+            self._waiting |= dict.fromkeys(threads)
+            raise
         for thread, rows in zip(threads, answers, strict=True):
-            full = not isinstance(rows, Exception) and len(rows) == PAGE
-            if not full:
-                del self._waiting[thread]
             place = self._places.get(thread)
             if place is not None and not isinstance(rows, Exception):
                 self._tell(thread, place, rows)
+                if len(rows) == PAGE:
+                    self._waiting[thread] = None
 
     def _tell(self, thread: str, place: Place, rows: Sequence[Any]) -> None:
         for row in rows:

@@ -1,18 +1,18 @@
 """Hints from other processes: an index's head moved earlier, or an outcome somebody awaits is there.
 
 Polling is the truth; a hint only shortens a wait. So this loop may fail in every way: while its connection is gone the
-queue is at most a second late. It subscribes to one sharded channel per partition on one connection, reads without a
-time limit, and asks PING after half a minute of silence, because a half-open connection says nothing.
+queue is at most a second late. It subscribes to one sharded channel per partition on one connection (on a Cluster on a
+connection for each, because a sharded channel lives where its slot does), reads without a time limit, and asks PING
+after half a minute of silence, because a half-open connection says nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -20,6 +20,7 @@ from ._keys import Keys
 from ._retry import reconnect
 from ._scripts import give_back
 from ._shield import to_the_end
+from ._topology import Client, at, moved, spread
 from .errors import StoreError, Unreachable
 
 Heard = Callable[[int, str, str], None]
@@ -39,30 +40,45 @@ class Hints:
 
     SILENCE = 30.0
 
-    def __init__(self, client: Redis, keys: Keys, heard: Heard, away: Callable[[StoreError | None], None]) -> None:
+    def __init__(
+        self, client: Client, keys: Keys, heard: Heard, away: Callable[[StoreError | None, int], None]
+    ) -> None:
         self._away = away
-        self._pool: Any = client.connection_pool
         self._channels = {keys.of(p, "hints").encode(): p for p in range(keys.partitions)}
+        channels = list(self._channels)
+        self._groups = [[channel] for channel in channels] if spread(client) else [channels]
+        self._client = client
         self._heard = heard
+        self._deaf = set(channels)
         self.listening = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        ears = [asyncio.ensure_future(self._keep(group)) for group in self._groups]
+        try:
+            await asyncio.gather(*ears)
+        finally:
+            for ear in ears:
+                ear.cancel()
+            await to_the_end(_ended(ears))
+
+    async def _keep(self, channels: Sequence[bytes]) -> None:
         tries = 0
         while True:
             try:
-                await self._listen()
+                await self._listen(channels)
             except (RedisError, OSError) as error:
-                self.listening.clear()
                 if isinstance(error, ConnectionError | RedisTimeoutError | OSError):
-                    self._away(Unreachable(f"the server does not answer: {type(error).__name__}", sent=False))
+                    said = f"the server does not answer: {type(error).__name__}"
+                    self._away(Unreachable(said, sent=False), self._channels[channels[0]])
                 tries = 1 if tries > 8 else tries + 1
                 await asyncio.sleep(reconnect(tries + 4, random.random()))
 
-    async def _listen(self) -> None:
-        connection = await self._pool.get_connection()
+    async def _listen(self, channels: Sequence[bytes]) -> None:
+        pool: Any = at(self._client, channels[0].decode()).connection_pool
+        connection = await pool.get_connection()
         try:
-            await connection.send_command("SSUBSCRIBE", *self._channels)
+            await connection.send_command("SSUBSCRIBE", *channels)
             asked = False
             while True:
                 answer = await self._read(connection)
@@ -74,9 +90,13 @@ class Hints:
                 else:
                     asked = True
                     await connection.send_command("PING", check_health=False)
+        except RedisError:
+            moved(pool)
+            raise
         finally:
+            self._deaf.update(channels)
             self.listening.clear()
-            await to_the_end(give_back(self._pool, connection))
+            await to_the_end(give_back(pool, connection))
 
     async def _read(self, connection: Any) -> Any:
         """The next message, or None after SILENCE: the client returns None or raises, by its version."""
@@ -91,9 +111,17 @@ class Hints:
         if len(answer) != 3:
             return
         if answer[0] == b"ssubscribe":
-            self.listening.set()
-            self._away(None)
+            self._deaf.discard(answer[1])
+            if not self._deaf:
+                self.listening.set()
+            self._away(None, self._channels[answer[1]])
             self._heard(self._channels[answer[1]], "missed", "")
+        elif answer[0] == b"sunsubscribe":  # nobody asked for it: the channel's slot is on another node by now
+            raise ConnectionError("the subscription ended")
         elif answer[0] == b"smessage" and answer[1] in self._channels:
             word, _, argument = answer[2].decode(errors="replace").partition(" ")
             self._heard(self._channels[answer[1]], word, argument)
+
+
+async def _ended(ears: Iterable[asyncio.Future[None]]) -> None:
+    await asyncio.gather(*ears, return_exceptions=True)

@@ -113,7 +113,7 @@ class Gate:
     def __init__(self, store: Store, partition: int) -> None:
         self._store = store
         self._partition = partition
-        self._wire = store.wire(self._may_go)
+        self._wire = store.wire(partition, self._may_go)
         self._buffer: deque[Waiting] = deque()
         self._flight: list[Waiting] = []
         self._ready: tuple[list[Waiting], Submission] | None = None
@@ -233,13 +233,13 @@ class Gate:
             except Withdrawn:
                 continue
             except StreambatchError as error:
-                self._store.heard(error if isinstance(error, Unreachable) else None)
+                self._store.heard(error if isinstance(error, Unreachable) else None, self._partition)
                 if self._failed(error) or not await self._joined(error):
                     return
                 tries += 1
                 await asyncio.sleep(reconnect(tries, random.random()))
             else:
-                self._store.heard(None)
+                self._store.heard(None, self._partition)
                 self._refusal = None
                 self._answer(answer, heard)
                 await self._repair(call.entries, answer)

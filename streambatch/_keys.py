@@ -40,6 +40,10 @@ class Keys:
         """Which partition a thread lives in."""
         return crc32(thread.encode()) % self.partitions if self.partitions > 1 else 0
 
+    def place(self, key: str) -> int:
+        """Which partition a key of this namespace is in."""
+        return int(key[key.index("}") - 2 : key.index("}")])
+
     def shared(self, partition: int) -> tuple[str, ...]:
         """The keys of a partition, in the order of SHARED."""
         return self._shared[partition]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ._connect import Client, attempt_closed, check, client_of, masked, scheme_of
+from ._connect import attempt_closed, check, client_of, masked, scheme_of
 from ._desk import Desk
 from ._due import LONGEST, Slots
 from ._echo import Echo
@@ -37,6 +37,7 @@ from ._scope import Scope
 from ._settings import Settings
 from ._shield import to_the_end
 from ._store import Store
+from ._topology import Client
 from ._turn import Turn
 from ._worker import Worker, kept
 from .errors import QueueClosed, StoreError, UsageError

@@ -111,7 +111,7 @@ class Relay:
         self.rate, self.room = s.previews, s.max_answer_bytes
         self._store = store
         self._emit = emit
-        self._wire = store.wire()
+        self._wires = store.wires()
         self._keep = ms(min(s.reply_retention, KEPT_SECONDS))
         self._waiting: dict[Outlet, None] = {}
         self.held = 0
@@ -205,7 +205,7 @@ class Relay:
             self._over = True
             for outlet in list(self._waiting):
                 self._drop(outlet)
-            await self._wire.close()
+            await self._wires.close()
 
     def _at(self, outlet: Outlet) -> float:
         """When an outlet is to be sent; at the end of its Run at once, unless that just failed."""
@@ -239,7 +239,7 @@ class Relay:
         if not groups:
             return
         try:
-            answers = await self._wire.exchange([self._call(p, group) for p, group in groups.items()])
+            answers = await self._wires.exchange([(p, self._call(p, group)) for p, group in groups.items()])
         except StoreError as error:
             self._failed(outlets, error, now)
             return

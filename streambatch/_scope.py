@@ -142,7 +142,7 @@ class Scope:
         self._telling: set[asyncio.Future[Row]] = set()
         self._ask_at = 0.0
         self._moved = asyncio.Event()
-        self.lane = Lane(store.wire(), self._head, store.heard, store.join)
+        self.lane = Lane(store.wire(0), self._head, store.heard, store.join)
         self.wake: Callable[[], None] = lambda: None
 
     def _head(self, script: Script) -> tuple[Sequence[str], Sequence[Arg]]:  # noqa: ARG002 - all scripts have the same

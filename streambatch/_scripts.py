@@ -60,8 +60,10 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio import Redis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,  # noqa: A004
     NoPermissionError,
     NoScriptError,
@@ -73,6 +75,7 @@ from redis.exceptions import (
 
 from ._keys import SCOPE, SHARED, THREAD
 from ._shield import to_the_end
+from ._topology import moved
 from .errors import Refused, StoreError, Unreachable, UsageError
 
 Arg = str | bytes | int | float
@@ -209,8 +212,9 @@ class Wire:
             first = missing[0]
             rest = [call.command(text=i in missing) for i, call in enumerate(calls[first:], first)]
             answers[first:] = await self._exchange(rest, extra)
-        if any(isinstance(answer, ReadOnlyError) for answer in answers):
+        if any(isinstance(answer, _ELSEWHERE) for answer in answers):
             await self.close()  # P16: behind the same address there may be another master by now
+            moved(self._pool)
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def call(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
@@ -273,6 +277,37 @@ class Wire:
             await to_the_end(give_back(self._pool, held))
 
 
+class Wires:
+    """For whoever speaks to all partitions: one wire for all, or on a Cluster one for each."""
+
+    def __init__(self, wires: Sequence[Wire]) -> None:
+        self._wires = wires
+
+    async def exchange(self, calls: Sequence[tuple[int, Call]]) -> list[Any]:
+        """Send the calls, each to its partition, return all answers in order. Raises Unreachable."""
+        if len(self._wires) == 1:
+            return await self._wires[0].exchange([call for _, call in calls])
+        groups: dict[int, list[int]] = {}
+        for number, (partition, _) in enumerate(calls):
+            groups.setdefault(partition, []).append(number)
+        found = await asyncio.gather(
+            *(self._wires[place].exchange([calls[number][1] for number in group]) for place, group in groups.items()),
+            return_exceptions=True,
+        )
+        answers: list[Any] = [None] * len(calls)
+        for group, part in zip(groups.values(), found, strict=True):
+            if isinstance(part, BaseException):
+                raise part
+            for number, answer in zip(group, part, strict=True):
+                answers[number] = answer
+        return answers
+
+    async def close(self) -> None:
+        """Close the connections; the next exchange opens others."""
+        for wire in self._wires:
+            await wire.close()
+
+
 async def give_back(pool: Any, connection: Any) -> None:
     """Close a connection of *pool*, of which an answer may still be under way, and free its place."""
     with suppress(Exception):
@@ -282,6 +317,7 @@ async def give_back(pool: Any, connection: Any) -> None:
             await pool.release(connection)
 
 
+_ELSEWHERE = (ReadOnlyError, AskError, ClusterDownError)  # a MovedError is an AskError
 _pack: Callable[[Command], bytes] = cast("Any", hiredis).pack_command
 
 
@@ -333,6 +369,9 @@ def _ours(error: Exception) -> StoreError | UsageError:
         "BusyLoadingError": "LOADING",
         "MasterDownError": "MASTERDOWN",
         "TryAgainError": "TRYAGAIN",
+        "MovedError": "MOVED",
+        "AskError": "ASK",
+        "ClusterDownError": "CLUSTERDOWN",
     }
     code = names.get(type(error).__name__, code)
     return Refused(

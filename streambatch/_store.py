@@ -21,8 +21,6 @@ from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
-from redis.asyncio import Redis
-
 from . import _scripts as scripts
 from ._events import Emit, StoreAway, StoreBack, Warned
 from ._keys import Keys
@@ -32,9 +30,10 @@ from ._messages import Answer, Batch, Message, Reply, encode_reply, to_json
 from ._ports import Codec
 from ._retry import reconnect
 from ._rows import PAGE, Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
-from ._scripts import Arg, Call, Script, Wire
+from ._scripts import Arg, Call, Script, Wire, Wires
 from ._settings import Settings, ms
 from ._submit import Replicated, Stored, Submission
+from ._topology import Client, at, spread
 from .errors import LeaseLost, Refused, StoreError, TooLarge, Unreachable
 
 PRODUCER_TTL = 86_400_000
@@ -70,7 +69,7 @@ class Store:
 
     def __init__(
         self,
-        client: Redis,
+        client: Client,
         keys: Keys,
         settings: Settings,
         codec: Codec,
@@ -91,17 +90,23 @@ class Store:
         self._client = client
         self._emit = emit
         self._claims = 0
-        self._since: float | None = None
-        self._control = Wire(client, settings.patience)
-        self._lock = asyncio.Lock()
+        self._gone: set[int] = set()  # servers that do not answer, by a partition that is there
+        self._since = 0.0
+        self._controls: dict[int, Wire] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._closed = False
         self.lanes = [
-            Lane(Wire(client, settings.patience), self._head_of(p), self.heard, self.join)
+            Lane(self.wire(p), self._head_of(p), lambda error, p=p: self.heard(error, p), self.join)
             for p in range(keys.partitions)
         ]
 
-    def wire(self, may: Callable[[], bool] = lambda: True) -> Wire:
-        """A connection of its own for a loop; it closes it. Before it sends it asks if it *may*."""
-        return Wire(self._client, self.settings.patience, may)
+    def wire(self, partition: int, may: Callable[[], bool] = lambda: True) -> Wire:
+        """A connection of its own for a loop of a partition; it closes it. Before it sends it asks if it *may*."""
+        return Wire(at(self._client, self.keys.of(partition, "meta")), self.settings.patience, may)
+
+    def wires(self) -> Wires:
+        """For a loop that speaks to all partitions; it closes them."""
+        return Wires([self.wire(p) for p in range(self.keys.partitions if spread(self._client) else 1)])
 
     @property
     def claims(self) -> bool:
@@ -116,17 +121,20 @@ class Store:
     @property
     def away(self) -> bool:
         """Whether the last that was heard of the server is that it does not answer."""
-        return self._since is not None
+        return bool(self._gone)
 
-    def heard(self, error: StoreError | None) -> None:
-        """The server was (not) heard: StoreAway once, StoreBack once."""
-        now = asyncio.get_running_loop().time()
-        if error is not None and self._since is None:
-            self._since = now
-            self._emit(StoreAway(str(error)))
-        elif error is None and self._since is not None:
-            away, self._since = now - self._since, None
-            self._emit(StoreBack(away))
+    def heard(self, error: StoreError | None, partition: int = 0) -> None:
+        """The server of a partition was (not) heard: StoreAway at the first that is not, StoreBack when all are."""
+        place = partition if spread(self._client) else 0
+        if error is not None:
+            if not self._gone:
+                self._since = asyncio.get_running_loop().time()
+                self._emit(StoreAway(str(error)))
+            self._gone.add(place)
+        elif place in self._gone:
+            self._gone.remove(place)
+            if not self._gone:
+                self._emit(StoreBack(asyncio.get_running_loop().time() - self._since))
 
     def opening(self) -> list[Arg]:
         """The arguments every state-changing script opens with."""
@@ -287,22 +295,29 @@ class Store:
 
     async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
         """One call, sent again a few times; only for what is harmless twice."""
-        count = 0
+        count, place = 0, self.keys.place(keys[0] if keys else str(argv[1])) if spread(self._client) else 0
         while True:
             try:
-                async with self._lock:
-                    answer = await self._control.call(script, keys, argv)
-                    self.heard(None)
+                async with self._locks.setdefault(place, asyncio.Lock()):
+                    answer = await self._control(place).call(script, keys, argv)
+                    self.heard(None, place)
                     return answer
             except (Unreachable, Refused) as error:
                 count += 1
-                self.heard(error if isinstance(error, Unreachable) else None)
+                self.heard(error if isinstance(error, Unreachable) else None, place)
                 if count == TRIES or (isinstance(error, Refused) and not error.passing):
                     raise
                 if isinstance(error, Refused) and error.code == "SBNEW":
                     await self.join()
                 else:
                     await asyncio.sleep(reconnect(count, random.random()))
+
+    def _control(self, place: int) -> Wire:
+        if self._closed:
+            raise StoreError("the queue was closed")
+        if place not in self._controls:
+            self._controls[place] = self.wire(place)
+        return self._controls[place]
 
     async def peek(self, wire: Wire, partition: int, limit: int) -> Peek:
         """Who is due."""
@@ -350,8 +365,10 @@ class Store:
         return " ".join(kind.decode() for kind in found)
 
     async def aclose(self) -> None:
-        """Close the control connection; lanes close their own."""
-        await self._control.aclose()
+        """Close the control connections; lanes close their own."""
+        self._closed = True
+        for wire in self._controls.values():
+            await wire.aclose()
 
 
 __all__ = ["PRODUCER_TTL", "Handover", "NotNow", "Store", "Work"]

@@ -12,7 +12,7 @@ from datetime import datetime
 from time import time
 from typing import Any, Self, TypeVar
 
-from ._connect import Client, scheme_of
+from ._connect import scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
 from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, ThreadInfo
@@ -26,6 +26,7 @@ from ._scope import limits_of
 from ._settings import Durability, Replicas, Seconds, Settings, ms, seconds
 from ._shield import to_the_end
 from ._submit import Entry
+from ._topology import Given
 from .errors import QueueClosed, ReplyExpired, TooLarge, UsageError
 
 D = TypeVar("D", bound=Deliver)
@@ -38,8 +39,9 @@ class BatchQueue:
     deliver callback, it delivers.
 
     Args:
-        target: ``"redis://…"``, ``"rediss://…"``, ``"valkey://…"``, ``"unix:///…"``, ``"embedded:./dir"``, or a
-            ``redis.asyncio.Redis`` client of yours (used, never closed).
+        target: ``"redis://…"``, ``"rediss://…"``, ``"valkey://…"``, ``"unix:///…"``, ``"sentinel://host1,host2/service"``,
+            ``"cluster://host1,host2"``, ``"embedded:./dir"``, or a ``redis.asyncio`` client of yours, ``Redis`` or
+            ``RedisCluster`` (used, never closed).
         runner: ``async def answer(batch)`` or ``(batch, run)``, or an object with an async ``run``.
         deliver: ``async def deliver(reply)``; also set with the decorator ``@queue.deliver``.
         namespace: separates queues in one server: 1 to 64 of ``A-Z a-z 0-9 _ -``.
@@ -61,7 +63,7 @@ class BatchQueue:
 
     def __init__(
         self,
-        target: str | Client,
+        target: str | Given,
         *,
         runner: object | None = None,
         deliver: Deliver | None = None,
@@ -72,7 +74,7 @@ class BatchQueue:
         codec: Codec | None = None,
         **overrides: Any,
     ) -> None:
-        if not isinstance(target, Client):
+        if not isinstance(target, Given):
             scheme_of(target)
         try:
             self.settings = replace(settings, **overrides) if settings else Settings(**overrides)

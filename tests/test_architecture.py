@@ -27,7 +27,8 @@ ROOMS: dict[str, set[str]] = {
     "rules": {"_lease", "_retry", "_window", "_explain"},
     # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.
     # _lane: group commit of the worker's verbs. _hints: pub/sub, which only saves waiting.
-    "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints"},
+    # _topology: where a key lives.
+    "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints", "_topology"},
     # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
     # _relay: previews on their way out. _follow: those of other processes, for the listeners of this one.
     "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"}
@@ -41,7 +42,7 @@ SEAM = {"queue": {"instrumentation._structlog"}, "_life": {"embedded"}}
 ASSEMBLERS = {"cli", "dashboard", "__main__"}
 #: Libraries that only some modules import; a package stands for everything below it.
 ONLY_IN = {
-    "redis": ("_connect", "_scripts", "_store", "_hints"),
+    "redis": ("_connect", "_scripts", "_hints", "_topology"),
     "hiredis": ("_scripts",),
     "openai": ("runners",),
     "agents": ("runners",),

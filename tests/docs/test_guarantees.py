@@ -57,10 +57,3 @@ def test_the_other_strategies_are_refused(overlap: str) -> None:
     """So is every overlap but "collect"."""
     with pytest.raises(UsageError, match="not available in this version"):
         BatchQueue("embedded:", overlap=overlap)
-
-
-@pytest.mark.parametrize("url", ["sentinel://localhost", "cluster://localhost"])
-def test_the_other_topologies_are_refused(url: str) -> None:
-    """And Sentinel and Cluster URLs."""
-    with pytest.raises(UsageError, match="not available in this version"):
-        BatchQueue(url)

@@ -162,9 +162,9 @@ class Side:
         self.seen: dict[str, Batch] = {}
         self.takes: dict[str, int] = {}
         self.desk = Desk(self.store)
-        self.wire = self._watched(self.store.wire())
+        self.wire = self._watched(self.store.wire(0))
         inside: Any = self.store
-        self._watched(inside._control)
+        self._watched(inside._control(0))
         for lane in inside.lanes:
             self._watched(lane._wire)
         self._tasks: list[asyncio.Task[None]] = []

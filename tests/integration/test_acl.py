@@ -107,7 +107,11 @@ async def test_the_start_names_what_is_missing(private: Server, namespace: str, 
         await use(private, without(private, rule), namespace)
 
 
-@pytest.mark.parametrize("rule", sorted(set(ACL_RULES) - PROBED))
+#: What one server is never asked, and a Cluster is by every process (test_topologies.py).
+OF_CLUSTERS = {"+cluster|slots"}
+
+
+@pytest.mark.parametrize("rule", sorted(set(ACL_RULES) - PROBED - OF_CLUSTERS))
 async def test_no_line_of_the_list_is_unneeded(private: Server, namespace: str, rule: str) -> None:
     """Each right that the probe does not try is needed by something else."""
     with pytest.raises((StreambatchError, TimeoutError, AssertionError)):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from streambatch import Batch, Preview, Restarted, Retry
 from streambatch._events import Event
+from streambatch._scripts import Wires
 from tests.integration.stage import Stage, all_of, listening, text, texts
 from tests.rig import wait_for
 
@@ -100,8 +102,17 @@ async def test_a_process_that_hears_previews_gets_them_as_events(stage: Stage) -
     assert len(own) == 7
 
 
-async def test_listeners_hear_more_than_a_page(stage: Stage) -> None:
-    """What comes at once and is more than one look brings is heard all the same."""
+@pytest.mark.parametrize("late", [0.0, 0.02])
+async def test_listeners_hear_more_than_a_page(stage: Stage, monkeypatch: pytest.MonkeyPatch, late: float) -> None:
+    """What comes at once and is more than one look brings is heard all the same, also what comes during a look."""
+    exchange = Wires.exchange
+
+    async def slow(wires: Wires, calls: Sequence[Any]) -> list[Any]:
+        found = await exchange(wires, calls)
+        await asyncio.sleep(late)
+        return found
+
+    monkeypatch.setattr(Wires, "exchange", slow)
 
     async def much(_: Batch, run: Any) -> str:
         for number in range(64):

@@ -186,7 +186,7 @@ async def test_a_run_that_emits_nothing_costs_nothing(stage: Stage) -> None:
     worker: Any = await stage.worker()
     receipt = await (await stage.web()).submit("t", "hi")
     assert await receipt.reply(10) is not None
-    assert worker._open.relay._wire._held is None
+    assert worker._open.relay._wires._wires[0]._held is None
     assert not stage.server.admin().exists(f"sb1:{{{stage.namespace}.00}}:events:t")
 
 

@@ -179,7 +179,7 @@ class Server:
         first = self.port == 0
         for _ in range(5 if first else 1):
             if first:
-                self.port = _free_port()
+                self.port = free_port()
             self._launch()
             if self._answers():
                 return
@@ -199,13 +199,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the tests; they end the server
         )
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", 'read _; kill -9 "$1"', "watchdog", str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._watchdog = watchdog(self._process.pid)
 
     def _answers(self) -> bool:
         """Wait until the server answers and has loaded its data; False when it ended or the deadline passed."""
@@ -237,7 +231,18 @@ class Server:
         admin.execute_command("ACL", "SAVE")
 
 
-def _free_port() -> int:
+def watchdog(pid: int) -> subprocess.Popen[bytes]:
+    """Start a process that kills *pid* when its standard input, which only this process holds, is closed."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read _; kill -9 "$1"', "watchdog", str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def free_port() -> int:
     """Return a loopback port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,184 @@
+"""Where a key lives: on one server, on the master that Sentinel names, or on a node of a Cluster.
+
+Theory of operation
+-------------------
+Everything above takes connections from a pool and does one exchange at a time (`_scripts.Wire`), and everything that
+one exchange touches is in one hash slot, because a partition is. So a topology is no more than a pool: ``at(client,
+key)`` is what has the ``connection_pool`` for a key. One server has one. With Sentinel the client's own pool asks for
+the master's address whenever it connects; a master that was demoted answers READONLY, or its connections are cut, and
+the next connection goes to the new one (P16).
+
+A `Cluster` has a pool for each slot in use. It keeps the map of slots of redis-py's client, and none of its routing:
+what may be sent again is our callers' knowledge, not the client's. A connection goes to the node that the map names for
+the slot's master. When that node cannot be reached or says MOVED, ASK or CLUSTERDOWN, the connection is closed, the map
+is read again before the next one, and the call comes again with its usual back-off, for it is one of those that pass.
+
+While a slot migrates, its keys are on two nodes, and a script that names an absent one is refused (TRYAGAIN) on both:
+the partitions in that slot stand still until it is finalised, nothing is lost, and leases that end meanwhile are
+claimed again afterwards. With a slot migration that is atomic (Valkey 9) there is no such time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import ConnectionError, RedisClusterException, RedisError  # noqa: A004
+
+from .errors import UsageError
+
+PORT, SENTINEL_PORT = 6379, 26379
+
+
+class Cluster:
+    """A Redis or Valkey Cluster: a pool for each slot in use.
+
+    Args:
+        client: redis-py's, of which the map of slots is used and nothing else.
+        ours: whether we made it. One that a user brought is initialised as a whole, or its owner could not close it.
+    """
+
+    def __init__(self, client: RedisCluster, *, ours: bool) -> None:
+        self.client = client
+        self._whole = ours
+        self._slots: dict[int, Slot] = {}
+        self._stale = True
+        self._lock = asyncio.Lock()
+
+    def at(self, key: str) -> Slot:
+        """The pool of the slot that a key is in."""
+        number = self.client.keyslot(key)
+        return self._slots.setdefault(number, Slot(self, number))
+
+    async def master(self, slot: int) -> ClusterNode:
+        """The node that a slot's master runs on. Raises ConnectionError."""
+        manager: Any = self.client.nodes_manager
+        async with self._lock:
+            if self._stale:
+                try:
+                    if not self._whole:
+                        await self.client.initialize()
+                        self._whole = True
+                    await manager.initialize()
+                except (RedisError, RedisClusterException) as error:
+                    raise ConnectionError(f"no node of the cluster tells its slots: {error}") from None
+                self._stale = False
+        try:
+            return manager.get_node_from_slot(slot)
+        except (RedisError, RedisClusterException, KeyError):
+            self._stale = True
+            raise ConnectionError(f"slot {slot} is served by no node") from None
+
+    def moved(self) -> None:
+        """The map of slots is out of date."""
+        self._stale = True
+
+    async def aclose(self) -> None:
+        """Close the client that we made: it counts as not initialised, so its parts are closed one by one."""
+        manager: Any = self.client.nodes_manager
+        await manager.aclose()
+        await manager.aclose("startup_nodes")
+        await self.client.aclose()
+
+
+class Slot:
+    """The connections of a slot; what redis-py calls a pool, as far as it is used."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self._cluster = cluster
+        self._number = number
+
+    @property
+    def connection_pool(self) -> Slot:
+        """Itself: this is the client and the pool of a slot."""
+        return self
+
+    def moved(self) -> None:
+        """The slot is somewhere else."""
+        self._cluster.moved()
+
+    async def get_connection(self) -> Any:
+        """A new connection to the slot's master. Raises ConnectionError."""
+        node: Any = await self._cluster.master(self._number)
+        connection = node.connection_class(**node.connection_kwargs)
+        try:
+            await connection.connect()
+        except BaseException:
+            self._cluster.moved()
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """It is closed already; nothing is kept."""
+
+
+Client = Redis | Cluster
+Given = Redis | RedisCluster  # what a user may bring
+
+
+def at(client: Client, key: str) -> Any:
+    """What has the ``connection_pool`` for a key."""
+    return client.at(key) if isinstance(client, Cluster) else client
+
+
+def moved(pool: object) -> None:
+    """What a pool's server said or did means that the key may be somewhere else: it looks before it connects again."""
+    if isinstance(pool, Slot):
+        pool.moved()
+
+
+def spread(client: Client) -> bool:
+    """Whether two partitions may be on two servers."""
+    return isinstance(client, Cluster)
+
+
+def sentinel_of(url: str, common: dict[str, Any]) -> Redis:
+    """The client for ``sentinel://[user:password@]host[:port],…/service[/db][?options]``. Raises ValueError."""
+    hosts, path, query, login = _parts(url, SENTINEL_PORT)
+    service, _, db = path.strip("/").partition("/")
+    if not service:
+        raise UsageError("a sentinel URL names the service behind the hosts: sentinel://host1,host2/service")
+    told = {name.removeprefix("sentinel_"): query.pop(name) for name in list(query) if name.startswith("sentinel_")}
+    if unknown := (set(query) - {"ssl"}) | (set(told) - {"username", "password"}):
+        raise UsageError(f"unknown parameter in a sentinel URL: {', '.join(sorted(unknown))}")
+    common = {name: value for name, value in common.items() if name != "timeout"} | login
+    if query.get("ssl", "").lower() == "true":
+        common["ssl"] = told["ssl"] = cast("Any", True)
+    asked: dict[str, Any] = {"socket_timeout": common["socket_connect_timeout"], "retry": common["retry"], **told}
+    asked["socket_connect_timeout"] = common["socket_connect_timeout"]
+    watch = Sentinel(hosts, sentinel_kwargs=asked, **common, db=int(db or 0))
+    return cast("Any", watch).master_for(service, connection_pool_class=SentinelConnectionPool)
+
+
+def cluster_of(url: str, common: dict[str, Any]) -> Cluster:
+    """The client for ``cluster://[user:password@]host[:port],…[?ssl=true]``. Raises ValueError."""
+    hosts, path, query, login = _parts(url, PORT)
+    if path.strip("/"):
+        raise UsageError("a cluster has no database and no service: cluster://host1,host2")
+    if unknown := set(query) - {"ssl"}:
+        raise UsageError(f"unknown parameter in a cluster URL: {', '.join(sorted(unknown))}")
+    given = {name: value for name, value in common.items() if name not in ("timeout", "retry_on_error")} | login
+    if query.get("ssl", "").lower() == "true":
+        given["ssl"] = True
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    return Cluster(cast("Any", RedisCluster)(startup_nodes=nodes, **given), ours=True)
+
+
+def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], str, dict[str, str], dict[str, Any]]:
+    """Hosts, path, query and login of a URL with several hosts."""
+    parts = urlsplit(url)
+    login, _, places = parts.netloc.rpartition("@")
+    hosts: list[tuple[str, int]] = []
+    for place in places.split(","):
+        one = urlsplit(f"//{place}")
+        if not one.hostname:
+            raise UsageError("the URL names no host, or an empty one between commas")
+        hosts.append((one.hostname, one.port or port))
+    name, _, password = login.partition(":")
+    found = {"username": unquote(name) or None, "password": unquote(password) or None} if login else {}
+    return hosts, parts.path, {name: values[-1] for name, values in parse_qs(parts.query).items()}, found
