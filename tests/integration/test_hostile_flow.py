@@ -233,8 +233,9 @@ async def test_two_redrives_at_once_are_both_done_when_the_first_is_sent_again(b
         await side.submit(thread, "x")
         work = await side.work(thread)
         await side.store.bury(work.lease, "", "why")
-    control: Any = side.store
-    call, failed = control._control.call, False
+    store: Any = side.store
+    control = store._control(0)
+    call, failed = control.call, False
 
     async def flaky(script: Any, *rest: Any) -> Any:
         nonlocal failed
@@ -243,7 +244,7 @@ async def test_two_redrives_at_once_are_both_done_when_the_first_is_sent_again(b
             raise Unreachable("away", sent=False)
         return await call(script, *rest)
 
-    control._control.call = flaky
+    control.call = flaky
     letters = await side.desk.dead(10, None)
     assert await asyncio.gather(*(side.desk.redrive(letter.id) for letter in letters)) == ["redriven", "redriven"]
     assert failed
