@@ -14,6 +14,7 @@ from streambatch import Retry
 from streambatch.runners import ResponsesRunner
 from streambatch.runners import _asking as asking
 from tests.fakes.provider import Call, Fault, Plan, Provider, Request
+from tests.fakes.provider.record import Record
 from tests.runners.tools import FakeRun, Talk
 
 Make = Callable[..., Talk]
@@ -188,8 +189,15 @@ async def test_c22_a_server_that_ignores_background_is_believed_from_then_on(fak
 async def test_a_resumed_stream_without_output_is_an_answer_with_what_was_saved_before(
     fake: Provider, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest of the stream has only the rest of the text, and the terminal event of some servers has none."""
+    """The rest of the stream has only the rest of the text, and its other events have none."""
     monkeypatch.setattr(asking, "SAVE_EVERY", 0.0)
+    tell = Record.event
+
+    def less(record: Record, name: str, *, terminal: bool = False, **data: Any) -> None:
+        if name != "response.output_item.done":
+            tell(record, name, terminal=terminal, **data)
+
+    monkeypatch.setattr(Record, "event", less)
     hold = asyncio.Event()
     talk = make()
     fake.script = [Plan(text="one two three", hold=hold, empty=True)]
