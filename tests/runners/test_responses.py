@@ -10,8 +10,7 @@ import pytest
 
 from streambatch import DeadLetter, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
-from streambatch.runners import ResponsesRunner
-from streambatch.runners import _chat_run
+from streambatch.runners import ResponsesRunner, _chat_run
 from streambatch.runners._client import Client
 from tests.fakes.provider import Plan, Provider
 from tests.fakes.responses_server import Server, Step
