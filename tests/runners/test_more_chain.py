@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Retry
+from streambatch import Answer, Retry
 from streambatch.runners import ResponsesRunner
 from streambatch.runners import _asking as asking
 from tests.fakes.provider import Call, Fault, Plan, Provider, Request
@@ -116,7 +116,7 @@ async def test_an_answer_that_was_kept_is_the_same_with_its_flags_and_kind(
     talk.runner = make(state="local").runner  # whoever replays it may begin other threads
     again = await talk.runner.run(replace(batch, kind=f"responses-{state}"), FakeRun(batch, talk.run.data))
     assert again == first
-    assert again is not None
+    assert isinstance(again, Answer)
     assert (again.flags, again.kind) == (("incomplete", "content_filter"), f"responses-{state}")
 
 
