@@ -181,7 +181,8 @@ class ResponsesRunner:
         """
         memo, drop = Memo(run, "hosted"), run.stop == "drop"
         if not memo.data:
-            return answer_of(Memo(run, LOCAL), batch)
+            local = answer_of(Memo(run, LOCAL), batch)
+            return None if local is None else replace(local, kind=LOCAL)
         if "end" in memo.data:
             return _anew(self._kind_of(batch)) if drop else answer_at(memo.data["end"])
         asking = Asking(self._client, memo, run, self._deadline, self._can)

@@ -183,6 +183,22 @@ async def test_tokens_of_a_minute(server: Server, namespace: str) -> None:
         await fleet.answered(12)
 
 
+async def test_tokens_are_counted_as_soon_as_a_run_has_ended(server: Server, namespace: str) -> None:
+    """Nothing has to be refused for that: `scope` shows what every answer says was used."""
+    provider = Provider(tokens_per_minute=100_000)
+    provider.usage = {"input_tokens": 300, "output_tokens": 100}
+    async with Fleet(server.url, namespace) as fleet:
+        queue = await fleet.add(provider)
+
+        async def counted() -> bool:
+            used = await queue.scope(SCOPE)
+            return (used.running, used.tokens) == (0, 1_200)
+
+        await burst(queue, 3)
+        await fleet.answered(3)
+        await wait_for(counted, "the tokens of three answers")
+
+
 @pytest.mark.leaves_keys("two threads wait for the next minute")
 async def test_what_the_provider_allows_holds_too(server: Server, namespace: str) -> None:
     """Run.quota: a limit that is lower than ours is kept, and what is used up is waited for, also by others."""

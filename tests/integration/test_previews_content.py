@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streambatch import Batch, Preview, Restarted, Retry
+from streambatch import _relay as relays
 from streambatch._events import Event
 from streambatch._scripts import Wires
 from tests.integration.stage import Stage, all_of, listening, text, texts
@@ -67,6 +68,28 @@ async def test_the_codec_covers_previews_and_no_repr_shows_them(stage: Stage) ->
     assert "Hel" not in repr([event for event in stage.events if isinstance(event, Preview)])
 
 
+async def test_what_is_emitted_between_two_calls_is_joined(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many events a Run may send, the calls of a process are TICK apart; the end of a Run waits for none."""
+    monkeypatch.setattr(relays, "TICK", 3_600.0)
+    said = [f"{number} " for number in range(100)]
+
+    async def much(_: Batch, run: Any) -> str:
+        run.emit("first ")
+        await stage.gate.wait()
+        for word in said:
+            run.emit(word)
+            await run.checkpoint(word.encode())  # a way to the server and back
+        return "done"
+
+    stage.play = much
+    worker: Any = await stage.worker()
+    worker._open.relay.rate = 1e6
+    following = (await (await stage.web()).submit("t", "hi")).events()
+    assert [(await anext(following)).kind for _ in range(2)] == ["started", "text"]
+    stage.gate.set()
+    assert [event.data for event in await all_of(following) if event.kind == "text"] == ["".join(said)]
+
+
 # ── the listeners of other processes ──
 
 
@@ -100,6 +123,25 @@ async def test_a_process_that_hears_previews_gets_them_as_events(stage: Stage) -
     assert (again.thread, again.messages, again.attempt, again.batch_id) == ("t", 1, 2, events[0].batch_id)
     own = [event for event in stage.events if isinstance(event, Preview | Restarted)]
     assert len(own) == 7
+
+
+async def test_listeners_hear_of_a_run_that_begins_again_and_counts_no_attempt(stage: Stage) -> None:
+    """It is the first attempt once more; what was shown before is not part of its text all the same."""
+
+    async def twice(_: Batch, run: Any) -> str:
+        run.emit(f"{len(stage.runs)} ")
+        if len(stage.runs) == 1:
+            raise Retry(after=0, count=False)
+        return "done"
+
+    stage.play = twice
+    await stage.worker()
+    web = await stage.web(hear_previews=True)
+    await listening(web, stage.server)
+    await web.submit("t", "hi")
+    await wait_for(lambda: [event.data for event in texts(stage.heard)][-1:] == ["2 "], "the second text")
+    heard = [event for event in stage.heard if isinstance(event, Preview | Restarted)]
+    assert ["|" if isinstance(event, Restarted) else event.data for event in heard] == ["1 ", "|", "2 "]
 
 
 @pytest.mark.parametrize("late", [0.0, 0.02])

@@ -212,15 +212,35 @@ async def test_answers_inside_of_a_tool_are_kept_until_it_ends(fake: Provider, c
     expert = Agent(name="expert", instructions="Look.", model="m", tools=[look])
     tool = expert.as_tool("expert", "An expert.", failure_error_function=None)
     talk = Talker(AgentsRunner(Agent(name="a", model="m", tools=[tool]), run_config=config))
-    fake.script = [Plan(calls=[Call("expert", {"input": "?"}, "c1")]), Plan(calls=[Call("look", {}, "c2")])]
+    fake.script = [
+        Plan(calls=[Call("expert", {"input": "?"}, "c1")], usage=(1, 1)),
+        Plan(calls=[Call("look", {}, "c2")], usage=(20, 20)),
+    ]
     with pytest.raises(ConnectionError):
         await talk.say("x")
     assert len(fake.requests) == 2
     failing.append(False)
+    fake.script = [Plan(usage=(300, 300)), Plan(usage=(4_000, 4_000))]
     made = await talk.say("x")
     assert "seen" in made.text
+    assert made.usage == {"requests": 4, "input_tokens": 4_321, "output_tokens": 4_321, "total_tokens": 8_642}
     assert b'"c1/' not in (talk.last or b"")  # and is forgotten then
     assert len(fake.requests) == 4  # only what the expert says to what it saw, and what is said to that
+
+
+async def test_what_was_said_until_a_cancellation_is_kept(
+    fake: Provider, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streambatch.runners._journal.EVERY", 0.0)
+    runner, one = AgentsRunner(Agent(name="a", model="m"), run_config=config), batch("x")
+    fake.script = [Plan(text="one two", hold=asyncio.Event())]
+    task = asyncio.create_task(runner.run(one, run := FakeRun(one)))
+    await run.has(b"one ")
+    task.cancel()
+    await asyncio.wait([task])
+    kept = await runner.cancel(one, run)
+    assert kept is not None
+    assert (kept.text, kept.turns[0]["out"]) == ("one ", "one ")
 
 
 async def test_a_cancelled_run_hangs_up(fake: Provider, config: RunConfig) -> None:

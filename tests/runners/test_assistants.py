@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Batch, DeadLetter, Limits, Message, Part, Retry, UsageError
+from streambatch import Batch, DeadLetter, Limits, Message, Park, Part, Retry, UsageError
 from streambatch.runners import AssistantsRunner, tool
 from streambatch.runners import _thread_words as words
 from tests.fakes.provider import Plan
@@ -239,6 +239,14 @@ async def test_the_limits_have_a_scope_and_hear_what_is_left(sit: Sit) -> None:
     assert desk.runner.limits.scope.startswith("127.0.0.1/asst_1:")
     assert sit(model="gpt-5.6").runner.limits.scope.startswith("127.0.0.1/gpt-5.6:")
     assert sit(limits=Limits(scope="acme/large")).runner.limits == Limits(scope="acme/large")
+
+
+async def test_c14_a_limit_is_waited_for_as_long_as_the_provider_says(desk: Desk) -> None:
+    desk.new("a")
+    desk.fake.script = [Plan(status=429, body={"error": {"message": "w"}}, headers={"retry-after": "77"})]
+    with pytest.raises(Park) as caught:
+        await desk.attempt()
+    assert (caught.value.after, caught.value.count) == (77, False)
 
 
 async def test_a_cancelled_run_hangs_up(desk: Desk) -> None:

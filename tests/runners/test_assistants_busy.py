@@ -232,6 +232,7 @@ async def test_cancel_ends_the_run_and_keeps_what_was_said(desk: Desk) -> None:
     assert answer.state == {"v": 1, "thread": desk.thread.id}
     assert desk.runs == ["cancelled"]
     assert await cancelled(desk) == answer  # it may be asked for again
+    assert len(desk.fake.posts("*/cancel")) == 1
 
 
 async def test_cancel_finds_the_run_whose_id_nobody_knows(desk: Desk) -> None:

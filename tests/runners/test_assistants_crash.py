@@ -52,6 +52,15 @@ async def test_c1_a_run_that_failed_before_anybody_knew_it_is_not_adopted(desk: 
     assert in_thread(desk) == (["a"], ["failed", "completed"])
 
 
+async def test_c1_the_run_of_an_earlier_batch_is_not_taken_for_a_lost_one(desk: Desk) -> None:
+    await desk.say("before")
+    desk.fake.faults = [Fault("/threads/*/runs", "POST", times=1, cut="reset")]
+    desk.new("a")
+    answer, _ = await desk.answer()
+    assert answer.text == "I got 1 messages: a"
+    assert in_thread(desk) == (["before", "a"], ["completed"] * 2)
+
+
 async def test_c1_a_request_that_never_arrived_is_sent_again_once_it_cannot_be_on_its_way(sit: Sit) -> None:
     desk = sit(grace=30)
     desk.fake.faults = [Fault("/threads/*/runs", "POST", times=1, cut="reset")]

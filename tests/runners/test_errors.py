@@ -22,6 +22,7 @@ def refusal(
     return Step(status=status, body={"error": error}, headers=headers)
 
 
+OF_OPTIONS = ("unsupported_parameter", "unknown_parameter", "unsupported_value")
 FREE: list[tuple[str, Step, float, float]] = [
     ("busy, OpenAI", refusal(400, "conversation_locked", "invalid_request_error"), 1, 2),
     ("busy, Microsoft", refusal(409, "conversation_locked", "conflict"), 1, 2),
@@ -44,6 +45,7 @@ FREE: list[tuple[str, Step, float, float]] = [
     ("option", refusal(400, "unsupported_value", "invalid_request_error", param="temperature"), 30, 60),
     ("option, no code", refusal(400, None, "invalid_request_error", param="reasoning.effort"), 30, 60),
     ("unknown option", refusal(400, "unknown_parameter", "invalid_request_error", param="tools[0].strict"), 30, 60),
+    *((f"{code}, no parameter", refusal(400, code), 30, 60) for code in OF_OPTIONS),
     ("not implemented", Step(status=501, body="<html>"), 30, 60),
     ("limit in the stream", Step(end="failed", error={"code": "rate_limit_exceeded", "message": "w"}), 5, 10),
     ("limit as an event", Step(end="error", error={"code": "rate_limit_exceeded", "message": "w"}), 5, 10),
@@ -51,6 +53,7 @@ FREE: list[tuple[str, Step, float, float]] = [
 ]
 COUNTED: list[tuple[str, Step]] = [
     ("server error", refusal(500, "server_error", "server_error")),
+    ("server error, whatever its status", refusal(400, "server_error", "invalid_request_error")),
     ("gateway", Step(status=502, body="<html>bad gateway</html>")),
     ("gateway timeout", refusal(504)),
     ("unknown conflict", refusal(409)),
@@ -75,6 +78,8 @@ DEAD: list[tuple[str, Step]] = [
     ("flagged", refusal(403, 403, None, "This model requires moderation and your input was flagged for x")),
     ("content", refusal(400, "unsupported_value", "invalid_request_error", param="input[0].content")),
     ("content, no code", refusal(400, None, "invalid_request_error", param="messages[3].content[1]")),
+    ("a picture, whatever the parameter", refusal(400, "invalid_image_url", "invalid_request_error", param="url")),
+    ("no eyes, whatever the parameter", refusal(400, None, None, "image input is not supported", "mmproj")),
     ("instructions", refusal(400, "invalid_value", "invalid_request_error", param="instructions")),
     ("too large", Step(status=413, body="too large")),
     ("unprocessable", refusal(422)),

@@ -13,8 +13,9 @@ from streambatch._scope import limits_of
 from streambatch.runners import ResponsesRunner
 from streambatch.runners._errors import TABLE, problem, signal
 from streambatch.runners._limits import duration, quota_of, scope_of
+from tests.fakes.provider import Plan, Provider
 from tests.fakes.responses_server import Server, Step
-from tests.runners.tools import ask, batch
+from tests.runners.tools import FakeRun, ask, batch
 
 
 def test_all_six_headers_are_read() -> None:
@@ -92,3 +93,20 @@ async def test_a_429_of_a_real_socket_parks(provider: Server, runner: ResponsesR
     with pytest.raises(Park) as caught:
         await ask(runner, batch("x"))
     assert (caught.value.after, caught.value.count) == (7_200, False)
+
+
+@pytest.mark.parametrize("state", ["chain", "conversation", "local"])
+async def test_what_is_left_is_heard_of_an_answer_and_of_a_refusal(fake: Provider, state: str) -> None:
+    runner, one = ResponsesRunner(model="m", state=state), batch("x")
+    fake.switches.limits, fake.switches.limit_requests = True, 10
+    _, run = await ask(runner, one)
+    assert run.left is not None
+    assert (run.left.requests, run.left.requests_limit) == (9, 10)
+    fake.switches.limits = False
+    left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9s"}
+    fake.script = [Plan(status=429, body={"error": {"message": "w"}}, headers=left)]
+    refused = FakeRun(one)
+    with pytest.raises(Park):
+        await runner.run(one, refused)
+    assert refused.left == Quota(requests=0, requests_reset=9.0)
+    await runner.aclose()

@@ -10,8 +10,9 @@ import pytest
 
 from streambatch import DeadLetter, Message, Part, Retry, UsageError
 from streambatch._messages import to_json
-from streambatch.runners import ResponsesRunner
+from streambatch.runners import ResponsesRunner, _chat_run
 from streambatch.runners._client import Client
+from tests.fakes.provider import Plan, Provider
 from tests.fakes.responses_server import Server, Step
 from tests.runners.tools import FakeRun, Talk, ask, batch
 
@@ -145,6 +146,26 @@ async def test_a_cancelled_run_hangs_up(provider: Server, runner: ResponsesRunne
     with pytest.raises(asyncio.CancelledError):
         await task
     await provider.cut.wait()
+
+
+async def test_what_was_said_until_a_cancellation_is_kept_and_the_history_stays_local(
+    fake: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a runner whose new threads are of another kind: what is local is nowhere else."""
+    monkeypatch.setattr(_chat_run, "SAVE_EVERY", 0.0)
+    talk = Talk(ResponsesRunner(model="m", state="local"))
+    await talk.say("a")
+    await talk.runner.aclose()  # type: ignore[attr-defined]
+    talk.runner = runner = ResponsesRunner(model="m")
+    fake.script = [Plan(text="one two", hold=asyncio.Event())]
+    await talk.crash("b", when=lambda: talk.run.has(b'"said"'))
+    kept = await talk.cancel(keep=True)
+    assert (kept.text, kept.turns[0]["out"], kept.flags) == ("one ", "one ", ("incomplete",))
+    await talk.say("c")
+    assert talk.kind == "responses-local"
+    said = fake.posts("/responses")[-1].body
+    assert (said["store"], len(said["input"])) == (False, 5)
+    await runner.aclose()
 
 
 async def test_aclose_closes_only_what_the_runner_made(provider: Server, runner: ResponsesRunner) -> None:
