@@ -218,6 +218,8 @@ def main() -> None:
         figures = asyncio.run(torture(options, nest))
     finally:
         nest.close()
+    if options.state != "local":
+        figures.judge_bound()
     print(f"{options.state}, {options.threads} threads, {options.seconds:g} s: {figures.line()}")
     for wrong in figures.wrong[:20]:
         print(f"WRONG {wrong}")

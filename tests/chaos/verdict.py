@@ -64,6 +64,11 @@ class Figures:
         if self.posts > self.runs:
             self.wrong.append(f"{self.posts} POSTs in {self.runs} Runs")
 
+    def judge_bound(self) -> None:
+        """At most one request more for each kill; on a loaded machine more than one is under way when one is killed."""
+        if self.posts > self.turns + self.kills:
+            self.wrong.append(f"{self.posts} POSTs for {self.turns} batches and {self.kills} kills")
+
     def judge_posts(self, notes: Sequence[Note]) -> None:
         """Look at the responses whose ids were saved."""
         known: dict[str, set[str]] = {}
