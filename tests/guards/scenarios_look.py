@@ -71,15 +71,20 @@ def stats_say_what_is_there(w: World) -> None:
     """Stats: counts and the heads of the indices, also of an empty partition."""
     flat = w.call("stats")
     seen = dict(zip(flat[::2], flat[1::2], strict=True))
-    assert {name: seen[name] for name in ("now", "due", "halted", "due_head", "outbox_head")} == {
-        "now": str(w.now), "due": "0", "halted": "0", "due_head": "", "outbox_head": "",
-    }  # fmt: skip
+    empty = ("due", "outbox", "parked", "paused", "letters", "halted")
+    assert seen == {"now": str(w.now), **dict.fromkeys(empty, "0"), "due_head": "", "outbox_head": ""}
     w.reply("r")
+    w.db.zadd(w.key("outbox"), {"later": w.now + 1})
     w.submit("a", "m1")
+    w.paused("p", on=True)
+    w.paused("q", on=True)
+    w.submit("p", "m1")
+    w.verb("bury", w.begin("m1", thread="d"))
     w.paused("", on=True)
     flat = w.call("stats")
     seen = dict(zip(flat[::2], flat[1::2], strict=True))
     assert (seen["due_head"], seen["outbox_head"], seen["halted"]) == (str(w.now + 2_000), str(w.now), "1")
+    assert [seen[name] for name in empty[:-1]] == ["1", "2", "1", "2", "1"]
     w.paused("", on=False)
     w.verb("release", w.begin("m2", thread="b"), delay=0)
     w.cancel(thread="b")  # it is at 0, and nobody should read that as overdue since 1970

@@ -27,6 +27,7 @@ _STRINGS = {
     "'0'": ("'1'",), "'1'": ("'0'",), "'2'": ("'1'",), "'-1'": ("'0'",), "'>'": ("'0'",), "'~'": ("'='",),
 }  # fmt: skip
 _OPENERS = {"then", "do", "else", "end", "return", ")", "}", "break"}
+_OPERATORS = {"and", "or", "not", "return"}
 #: Functions whose calls as statements are dropped one by one; `read` is there for what it notices.
 _HELPERS = {"read", "place", "count", "forget", "tombstone", "finish", "told", "outcome", "passed", "ack"}
 _HELPERS |= {"window_save", "remember", "add", "come", "look", "append", "close"}
@@ -120,7 +121,8 @@ def _constants(all_: Sequence[Token], i: int) -> Iterator[Change]:
     token = all_[i]
     if token.kind == "number":
         n = int(token.text)
-        negative = all_[i - 1].text == "-" and all_[i - 2].kind == "sign" and all_[i - 2].text not in (")", "]")
+        before = all_[i - 2]
+        negative = all_[i - 1].text == "-" and (before.text in _OPERATORS or before.kind == "sign" and before.text not in ")]}")
         start = all_[i - 1].start if negative else token.start
         wanted = (0, 1) if negative else (1, -1) if n == 0 else (0, 2) if n == 1 else (0, n + 1, n * 2)
         for new in wanted:
