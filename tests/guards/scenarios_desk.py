@@ -24,6 +24,14 @@ def peek_names_who_is_due(w: World) -> None:
     assert sorted(w.peek(hands=0)[1]) == [("due", "a"), ("due", "b")]
 
 
+def peek_is_short(w: World) -> None:
+    """Rule 8: of those that come next, and of those that a stepped clock left, it names a few at a time."""
+    w.db.zadd(w.key("due"), {f"next{number}": w.now + number for number in range(1, 11)})
+    w.db.zadd(w.key("due"), {f"odd{number}": w.now + 70_000 + number for number in range(1, 11)})
+    _, ready, soon = w.peek(hands=0)
+    assert (len(ready), [thread for thread, _ in soon]) == (8, [f"next{number}" for number in range(1, 9)])
+
+
 def peek_names_a_moment_once(w: World) -> None:
     """Rule 10: who is due at this very millisecond is due, and not also next."""
     w.submit("a", "m1")

@@ -84,6 +84,14 @@ def just_enough_is_enough(w: World) -> None:
     assert _admit(w, "3", tokens=2_000)[0][:3] == ["no", 50_000, "tokens"]
 
 
+def a_wait_looks_at_a_hundred(w: World) -> None:
+    """I9: how long a large Run waits is found in bounded time; then it looks again."""
+    _admit(w, "1")
+    w.db.zadd(w.key("spent"), {f"{number:03}": w.now + number for number in range(1, 150)})
+    w.db.hset(w.key("used"), mapping={"all": 9_999})
+    assert _admit(w, "2", tokens=10)[0][:3] == ["no", 60_099, "tokens"]
+
+
 def one_probe_in_one_call(w: World) -> None:
     """I8: of all that ask together, too, one probes a parked scope."""
     _rows(w, "park", {"token": "1", "after": 5_000})
@@ -110,7 +118,11 @@ def many_parks_in_one_call(w: World) -> None:
     """One park: an opened scope is parked anew by the next of the same call, and the longest and its reason hold."""
     _rows(w, "park", {"token": "0", "after": 9_000})
     rows = _rows(
-        w, "park", {"token": "", "after": -1}, {"token": "1", "after": 2_000}, {"token": "2", "after": 4_000, "why": "x"}
+        w,
+        "park",
+        {"token": "", "after": -1},
+        {"token": "1", "after": 2_000},
+        {"token": "2", "after": 4_000, "why": "x"},
     )
     assert rows == [["open"], ["parked"], ["more"]]
     assert _admit(w, "3")[0][:4] == ["no", 4_000, "parked", "x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.guards import scenarios_desk as desk
 from tests.guards import scenarios_exact as s
 from tests.guards import scenarios_limits as limits
 from tests.guards.rows import Row
@@ -58,6 +59,9 @@ LIMITS = (
     Row("admit", "if sum > 0 and", "if sum > 1 and", limits.one_token_is_booked, "I9: only an idle scope is exempt."),
     Row("admit", "if over <= 0 then", "if over < 0 then", limits.just_enough_is_enough,
         "I9: nobody waits longer than he must."),
+    Row("admit", "spent, 0, 99,", "spent, 0, 100,", limits.a_wait_looks_at_a_hundred, "Rule 1: a bounded look."),
+    Row("peek", "'+inf', 'BYSCORE', 'LIMIT', 0, 8, 'WITHSCORES'", "'+inf', 'BYSCORE', 'LIMIT', 0, 9, 'WITHSCORES'",
+        desk.peek_is_short, "Rule 8: a bounded look."),
     Row("admit", "      s.probed = now\n", "", limits.one_probe_in_one_call, "I8: one probe a second."),
     Row("ended", "    s.till = 0\n", "", limits.many_runs_end_in_one_call, "I9: a park ends once."),
     Row("park", "    s.till, s.rest = 0, 0\n", "", limits.many_parks_in_one_call,

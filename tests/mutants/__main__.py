@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.guards.bench import SOURCES
-from tests.mutants.bench import Bench, Verdict
+from tests.mutants.bench import Bench, Verdict, work
 from tests.mutants.explained import EXPLAINED
 from tests.mutants.make import Mutant, mutants
 from tests.rig.servers import kinds
@@ -36,13 +36,6 @@ def chosen(scripts: Sequence[str] = (), sample: int = 0, seed: int = 0) -> list[
     return found
 
 
-def _work(part: tuple[Sequence[Mutant], str]) -> list[Verdict]:
-    """Judge some mutants in this process."""
-    some, kind = part
-    with Bench(kind) as bench:
-        return [bench.judge(mutant) for mutant in some]
-
-
 def judged(wanted: Sequence[Mutant], kind: str, jobs: int) -> Iterator[Verdict]:
     """The verdicts as they come; of two processes, each in blocks of a server's life."""
     if jobs == 1:
@@ -52,7 +45,7 @@ def judged(wanted: Sequence[Mutant], kind: str, jobs: int) -> Iterator[Verdict]:
     size = max(1, min(400, len(wanted) // jobs + 1))
     parts = [(wanted[i : i + size], kind) for i in range(0, len(wanted), size)]
     with get_context("spawn").Pool(jobs) as pool:
-        for verdicts in pool.imap_unordered(_work, parts):
+        for verdicts in pool.imap_unordered(work, parts):
             yield from verdicts
 
 
@@ -112,7 +105,7 @@ def _kinds(verdicts: Iterable[Verdict]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--server", choices=list(kinds()), default=next(iter(kinds())), help="the kind of server")
-    parser.add_argument("--script", action="append", default=[], choices=list(SOURCES), help="only this; may be repeated")
+    parser.add_argument("--script", action="append", default=[], choices=list(SOURCES), help="only this (repeatable)")
     parser.add_argument("--sample", type=int, default=0, help="only so many, at random")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=2, help="processes, each with a server (2)")

@@ -134,16 +134,14 @@ class Bench:
         """How a scenario notices these texts: "assert", "abort", "hang", or "" if it does not."""
         try:
             self._play(name, World(self.server, self._client, self._namespace(), sources))
-        except NoAnswer:
-            self._renew()
-            return "hang"
         except AssertionError:
             return "assert"
         except Exception as error:  # noqa: BLE001 - whatever it is, it is noticed
-            if "BUSY" in str(error):
+            if self._hangs():
                 self._renew()
                 return "hang"
-            return "abort"
+            # No answer of a server that is only slow says nothing.
+            return self._notices(name, sources) if isinstance(error, NoAnswer) else "abort"
         return ""
 
     def _play(self, name: str, world: World) -> None:
@@ -154,8 +152,23 @@ class Bench:
             with contextlib.suppress(RedisError):
                 leaks.sweep(self.server.admin(), world.keys.namespace)
 
+    def _hangs(self) -> bool:
+        """Whether the server is busy with a script that does not end."""
+        try:
+            self.server.admin().ping()
+        except RedisError as error:
+            return "BUSY" in str(error)
+        return False
+
     def _renew(self) -> None:
         """Start the server anew: its script never ends."""
         self._client.close()
         self._client.connection_pool.disconnect()
         self.server.restart()
+
+
+def work(part: tuple[Sequence[Mutant], str]) -> list[Verdict]:
+    """Judge some mutants on a server of their own. (It is here because a process that is started finds it here.)"""
+    some, kind = part
+    with Bench(kind) as bench:
+        return [bench.judge(mutant) for mutant in some]

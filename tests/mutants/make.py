@@ -29,8 +29,10 @@ _STRINGS = {
 _OPENERS = {"then", "do", "else", "end", "return", ")", "}", "break"}
 _OPERATORS = {"and", "or", "not", "return"}
 #: Functions whose calls as statements are dropped one by one; `read` is there for what it notices.
-_HELPERS = {"read", "place", "count", "forget", "tombstone", "finish", "told", "outcome", "passed", "ack"}
-_HELPERS |= {"window_save", "remember", "add", "come", "look", "append", "close"}
+_HELPERS = {
+    "read", "place", "count", "forget", "tombstone", "finish", "told", "outcome", "passed", "ack", "window_save",
+    "remember", "add", "come", "look", "append", "close",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +118,30 @@ def _ends_unpack(all_: Sequence[Token], i: int) -> bool:
     return False
 
 
+def _expires(all_: Sequence[Token], i: int) -> bool:
+    """Whether a number is in a PEXPIRE: one millisecond more or less is not to be seen, whoever looks."""
+    depth = 0
+    for j in range(i, 0, -1):
+        depth += {"(": 1, ")": -1}.get(all_[j].text, 0)
+        if depth > 0 and all_[j + 1].text.startswith("'"):
+            return all_[j + 1].text == "'PEXPIRE'"
+    return False
+
+
 def _constants(all_: Sequence[Token], i: int) -> Iterator[Change]:
     """Numbers, and strings that are a range, a flag or a switch."""
     token = all_[i]
     if token.kind == "number":
         n = int(token.text)
         before = all_[i - 2]
-        negative = all_[i - 1].text == "-" and (before.text in _OPERATORS or before.kind == "sign" and before.text not in ")]}")
+        signed = before.text in _OPERATORS or (before.kind == "sign" and before.text not in ")]}")
+        negative = all_[i - 1].text == "-" and signed
         start = all_[i - 1].start if negative else token.start
         wanted = (0, 1) if negative else (1, -1) if n == 0 else (0, 2) if n == 1 else (0, n + 1, n * 2)
         for new in wanted:
-            if new < n or not _ends_unpack(all_, i):
+            unused = new > n and _ends_unpack(all_, i)
+            unseen = abs(new - n) == 1 and _expires(all_, i)
+            if not unused and not unseen:
                 yield Change(start, token.end, str(new), "number")
     elif token.kind == "string":
         for new in _STRINGS.get(token.text, ()):
