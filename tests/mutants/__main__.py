@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ def judged(wanted: Sequence[Mutant], kind: str, jobs: int) -> Iterator[Verdict]:
         return
     size = max(1, min(400, len(wanted) // jobs + 1))
     parts = [(wanted[i : i + size], kind) for i in range(0, len(wanted), size)]
-    with get_context("spawn").Pool(jobs) as pool:
-        for verdicts in pool.imap_unordered(work, parts):
-            yield from verdicts
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(work, part) for part in parts]):
+            yield from done.result()
 
 
 def faults(verdicts: Iterable[Verdict], scripts: Sequence[str]) -> list[str]:
