@@ -370,6 +370,7 @@ def full_dead_letters_drop_no_batch(w: World) -> None:
     """I8: when the dead letters are full the batch waits a minute and is not dropped."""
     turn = w.begin("m1")
     assert w.verb("bury", turn, dead_limit=0, horizon=3_600_000) == ["full"]
+    assert w.verb("bury", turn, dead_limit=0, horizon=3_600_000) == ["full"]
     assert w.index() == ("due", w.now + 60_000)
     run = w.hash("run")
     assert (run.get("at"), run.get("delay")) == (str(w.now + 60_000), "60000")

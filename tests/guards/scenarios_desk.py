@@ -289,6 +289,7 @@ def a_restart_ends_dead_leases(w: World) -> None:
     w.now += 1
     assert _forfeit(w, opened - 1, "a", "r", "new", "idle") == 2
     assert (w.index("a"), w.index("r")) == (("due", w.now), ("outbox", w.now))
+    assert w.hash("lease").keys() & {"token", "claim", "deadline"} == set()
     assert w.index("new") == ("due", w.now + 29_999)
     assert w.index("idle") == ("due", w.now - 3_001)
     assert _forfeit(w, opened - 1, "a", "r") == 0

@@ -83,6 +83,8 @@ def a_burial_tells_of_what_was_dropped(w: World) -> None:
         ("cancelled", gone[0], "0", str(turn.fence)),
     ]
     assert w.db.xrange(w.key("reply"))[1][0] == gone[1]
+    told = w.call("await", thread="a", entry=gone[0])
+    assert told == ["cancelled", gone[0], "0", str(turn.fence), ""], told
     assert w.hash("last")["id"] == gone[1]
 
 
@@ -143,9 +145,11 @@ def a_half_keeps_the_wish(w: World) -> None:
     turn = w.begin("m1", "m2", "m3")
     w.row("start", token=turn.token)
     w.db.delete(w.key("window"))
+    w.db.hset(w.key("run"), "mop", "an earlier more")
     assert w.heard(lambda: w.verb("split", turn)) == [f"due {w.now} a"]
     assert (w.hash("window")["n"], w.hash("window")["q"]) == ("2", "0")
-    assert w.hash("run")["claims"] == "0"
+    run = w.hash("run")
+    assert (run["claims"], run.keys() & {"cp", "started", "mop"}) == ("0", set())
     w.submit("a", "m4")
     w.settle(w.take(), kind="none")
     assert w.index() == ("due", w.now)
@@ -186,6 +190,45 @@ def the_oldest_reply_passes_a_hot_thread(w: World) -> None:
 # ── several in one call, and what is nobody's ──
 
 
+def many_claims_in_one_call(w: World) -> None:
+    """I5: each thread of a call is watched at the deadline of its own lease."""
+    for thread in "abc":
+        w.submit(thread, "m1", quiet=-1)
+    rows = w.call("claim", *({"thread": thread, "claim": f"c{thread}"} for thread in "abc"))
+    assert [row[0] for row in rows] == ["batch"] * 3
+    assert [w.index(thread) for thread in "abc"] == [("due", w.now + 30_000)] * 3
+    assert [w.hash("lease", thread)["claim"] for thread in "abc"] == ["ca", "cb", "cc"]
+
+
+def a_delivery_has_its_own_ttl(w: World) -> None:
+    """Rule 4: a reply's lease is judged by the ttl of whoever settled, also if it is another than that of the Run."""
+    w.call("attach", hands=1)
+    turn = w.begin("m1", ttl=20_000)
+    w.settle(turn, ttl=40_000)
+    lease = w.hash("lease")
+    assert (lease["deadline"], lease["ttl"]) == (str(w.now + 40_000), "40000")
+    assert w.claim() == ["held", 40_000]
+
+
+def a_failure_is_noted(w: World) -> None:
+    """Explain: why a batch or a reply waits is what its holder said."""
+    w.verb("release", w.begin("m1"), why="busy")
+    assert w.hash("run").get("why") == "busy"
+    w.reply("b")
+    w.verb("undelivered", w.take("b"), reason="away")
+    assert w.hash("run", "b").get("why") == "away"
+
+
+def repair_keeps_what_is_ours(w: World) -> None:
+    """Rule 8: of a thread with all its keys none is deleted."""
+    w.settle(w.begin("m1"), "t1", kind="none", stateful=1, state="S")
+    w.begin("m2")
+    before = w.snapshot(but=["due"])
+    assert len(w.there()) == 8
+    assert w.call("repair", thread="a") == []
+    assert w.snapshot(but=["due"]) == before
+
+
 def repair_leaves_the_dead(w: World) -> None:
     """I8: dead letters are the partition's: no repair of a thread deletes one."""
     w.verb("bury", w.begin("m1"))
@@ -195,11 +238,15 @@ def repair_leaves_the_dead(w: World) -> None:
 
 def redriven_ids_follow_each_other(w: World) -> None:
     """I2: with the server's own clock too, all entries of a letter come after an id that is ahead of the clock."""
-    w.verb("bury", w.begin("m1", "m2", "m3"))
-    w.db.hset(w.key("last"), "id", "9999999999999-7")
-    letter = w.db.xrange(w.key("dead"))[0][0]
-    assert w.call("redrive", thread="a", id=letter, number=50, now="") == "redriven"
-    assert [entry for entry, _ in w.db.xrange(w.key("stream"))] == [f"9999999999999-{n}" for n in (8, 9, 10)]
+    for thread in "ab":
+        w.verb("bury", w.begin("m1", "m2", "m3", thread=thread))
+        w.db.hset(w.key("last", thread), "id", "9999999999999-7")
+    w.submit("b", "m4", now="")
+    for number, (letter, fields) in enumerate(w.db.xrange(w.key("dead")), 50):
+        assert w.call("redrive", thread=fields["t"], id=letter, number=number, now="") == "redriven"
+    for thread, numbers in (("a", (8, 9, 10)), ("b", (8, 9, 10, 11))):
+        ids = [entry for entry, _ in w.db.xrange(w.key("stream", thread))]
+        assert ids == [f"9999999999999-{number}" for number in numbers]
 
 
 def many_runs_are_shown_in_one_call(w: World) -> None:

@@ -25,6 +25,31 @@ def _word(w: World, token: str, **limits: Any) -> str:
     return "yes" if row[0] == "yes" else str(row[2])
 
 
+def what_is_over_leaves_nothing(w: World) -> None:
+    """I7: of a park that an answer or an operator ended nothing is kept that would explain the next one."""
+    for end in ("answer", "operator"):
+        _rows(w, "park", {"token": "1", "after": 5_000, "why": "429"})
+        w.now += 5_000
+        nth = int(_admit(w, end)[0][1])
+        if end == "answer":
+            _rows(w, "ended", {"token": end, "size": 1, "nth": nth})
+        else:
+            _rows(w, "park", {"token": "", "after": -1})
+        assert w.hash("scope").keys() & {"till", "since", "why", "opener", "probe"} == set(), end
+
+
+def many_runs_are_kept_in_one_call(w: World) -> None:
+    """I9: each has its place for another lease."""
+    assert _rows(w, "keep", {"token": "1"}, {"token": "2"}, {"token": "3"}) == [["kept"]] * 3
+    assert sorted(w.db.zrange(w.key("held"), 0, -1)) == ["1", "2", "3"]
+
+
+def room_is_for_what_is_left_of_a_minute(w: World) -> None:
+    """The gate: Runs that started within the minute leave less room."""
+    _admit(w, "1", "2")
+    assert _admit(w, "", per_minute=5)[0][:2] == ["room", "3"]
+
+
 def a_small_step_back_is_none(w: World) -> None:
     """Rule 4: servers' clocks differ by a little: a place is dropped after more than a second's step, not before."""
     _admit(w, "1")

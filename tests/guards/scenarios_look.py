@@ -57,6 +57,28 @@ def look_says_what_is_there(w: World) -> None:
     assert dict(zip(flat[::2], flat[1::2], strict=True))["outbox"] == str(w.now)
 
 
+def look_names_every_field(w: World) -> None:
+    """Explain: all that is known of a batch, its lease, its window and the last of its thread, under its own name."""
+    w.settle(w.begin("m1"), kind="none")
+    turn = w.begin("m2")
+    w.cancel(pending=0)
+    known = {"tries": "2", "batch": "B", "why": "busy", "at": "7", "rev": "3", "attempts": "4", "n": "5"}
+    w.db.hset(w.key("run"), mapping=known)
+    flat = w.call("look", thread="a")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    for kind, fields in {
+        "window": "n b f q w",
+        "lease": "token owner deadline ttl phase",
+        "run": "first last n rev attempts claims at tries batch why cancel",
+        "last": "id seq fence",
+    }.items():
+        there = w.hash(kind)
+        told = {field: seen.get(f"{kind}.{field}") for field in fields.split()}
+        assert told == {field: there[field] for field in fields.split()}, kind
+    assert seen["run.cancel"] == "drop"
+    assert seen["lease.token"] == turn.token
+
+
 def look_names_foreign_keys(w: World) -> None:
     """P20: of all calls, the one that says why nothing happens must not fail at a key of a foreign type."""
     for kind in ("stream", "window", "lease", "run", "last"):

@@ -215,6 +215,7 @@ def a_tombstone_lasts_a_minute(w: World) -> None:
     w.db.pexpire(w.key("lease"), 10_000)
     w.settle(turn, kind="none")
     assert 50_000 < w.ttl("lease") <= 60_000
+    assert w.hash("lease").keys() & {"token", "claim", "deadline"} == set()
 
 
 def a_release_keeps_the_place_in_line(w: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.guards import scenarios_desk as desk
 from tests.guards import scenarios_exact as s
 from tests.guards import scenarios_limits as limits
+from tests.guards import scenarios_look as look
 from tests.guards.rows import Row
 
 EXACT = (
@@ -39,6 +40,15 @@ EXACT = (
         "I10: a batch stays within its bytes."),
     Row("_take", "'ZRANGE', outbox, 0, 0", "'ZRANGE', outbox, -1, -1", s.the_oldest_reply_passes_a_hot_thread,
         "I12: who has waited longer comes first."),
+    Row("claim", "unpack(ARGV, 16 + i * 2", "unpack(ARGV, 16 - i * 2", s.many_claims_in_one_call,
+        "I5: a lease is watched under its thread's name."),
+    Row("settle", "now + ttl, 'ttl', ttl)", "now + ttl)", s.a_delivery_has_its_own_ttl,
+        "Rule 4: a lease is judged by its own ttl."),
+    Row("release", ", 'why', why)", ")", s.a_failure_is_noted, "Rule 8: nothing waits without a reason."),
+    Row("undelivered", ", 'why', reason)", ")", s.a_failure_is_noted, "Rule 8: nothing waits without a reason."),
+    Row("look", "'tries', 'batch', 'why', 'cancel')", "'tries')", look.look_names_every_field,
+        "Rule 8: why nothing happens can be asked."),
+    Row("repair", "'hash', 'list',", "'hash', 'hash',", s.repair_keeps_what_is_ours, "I1: no history is lost."),
     Row("repair", "for i = 1, 8 do", "for i = 0, 8 do", s.repair_leaves_the_dead, "I8: no dead letter is lost."),
     Row("redrive", "length + 1", "length", s.redriven_ids_follow_each_other, "I2: ids ascend within a letter."),
     Row("show", "a + 8 + n * 5", "a + 8 + 5", s.many_runs_are_shown_in_one_call,
@@ -46,6 +56,14 @@ EXACT = (
 )  # fmt: skip
 
 LIMITS = (
+    Row("ended", "'since', 'why', 'opener', 'probe'", "'since'", limits.what_is_over_leaves_nothing,
+        "I7: a park leaves nothing."),
+    Row("park", "'since', 'why', 'opener', 'probe', 'rest'", "'rest'", limits.what_is_over_leaves_nothing,
+        "I7: a park leaves nothing."),
+    Row("keep", "ARGV, 6 + i, 6 + i", "ARGV, 6, 6", limits.many_runs_are_kept_in_one_call,
+        "I9: each Run has its place."),
+    Row("admit", "per_minute - started, (", "per_minute, (", limits.room_is_for_what_is_left_of_a_minute,
+        "I8: nobody is asked in for whom there is no room."),
     Row("_scope", "if back > 1000 then", "if back > 999 then", limits.a_small_step_back_is_none,
         "Rule 4: a small difference of clocks drops no place."),
     Row("_scope", "  redis.call('HSET', used, 'all', sum)\n", "", limits.what_is_old_leaves_the_sum,

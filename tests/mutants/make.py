@@ -148,6 +148,21 @@ def _constants(all_: Sequence[Token], i: int) -> Iterator[Change]:
             yield Change(token.start, token.end, new, "string")
 
 
+def _arithmetic(all_: Sequence[Token], i: int) -> Iterator[Change]:
+    """A sum that becomes a difference, and the other way round; a sign is none of both."""
+    token, before = all_[i], all_[i - 1]
+    operand = (before.kind in ("name", "number") and before.text not in _OPERATORS) or before.text in (")", "]")
+    if token.text in ("+", "-") and operand:
+        yield Change(token.start, token.end, "-" if token.text == "+" else "+", "arithmetic")
+
+
+def _fields(all_: Sequence[Token], i: int) -> Iterator[Change]:
+    """The name of a field that is read or written: another one, which nobody knows."""
+    token = all_[i]
+    if token.kind == "string" and re.fullmatch(r"'[a-z_]+'", token.text) and all_[i - 1].text == ",":
+        yield Change(token.start, token.end, f"{token.text[:-1]}_'", "field")
+
+
 def _closing(all_: Sequence[Token], i: int) -> int:
     """The index of the bracket that closes the one at `i`."""
     depth = 0
@@ -191,6 +206,7 @@ def changes(text: str) -> list[Change]:
     found = list(_deletions(text))
     for i in range(len(all_)):
         found += [*_words(all_, i), *_constants(all_, i), *_calls(text, all_, i)]
+        found += [*_arithmetic(all_, i), *_fields(all_, i)]
     return sorted(found, key=lambda change: (change.start, change.end, change.kind, change.new))
 
 

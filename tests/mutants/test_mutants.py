@@ -58,6 +58,8 @@ def _made(line: str) -> dict[str, str]:
             "2 -> 0": "local a = unpack(ARGV, 1, 0)",
         }),
         ("redis.call('PEXPIRE', k, 1)", {"redis.call('PEXPIRE', k, 1) -> nothing": ""}),
+        ("x = a + b - -c", {"+ -> -": "x = a - b - -c", "- -> +": "x = a + b + -c"}),
+        ("f(a, 'at', -c)", {"'at' -> 'at_'": "f(a, 'at_', -c)"}),
         ("x = 'a == 1'", {}),
         ("-- a == 1", None),
         ("end", None),
@@ -91,7 +93,18 @@ def test_all_scripts_have_mutants_of_all_kinds() -> None:
     assert made == mutants()
     assert {mutant.script for mutant in made} == set(SOURCES)
     kinds_ = Counter(mutant.kind for mutant in made)
-    assert set(kinds_) == {"comparison", "logic", "not", "deletion", "number", "string", "bound", "call"}
+    assert set(kinds_) == {
+        "comparison",
+        "logic",
+        "not",
+        "deletion",
+        "number",
+        "string",
+        "bound",
+        "call",
+        "arithmetic",
+        "field",
+    }
     assert max(Counter(mutant.name for mutant in made).values()) == 1
     assert max(Counter((mutant.script, mutant.text) for mutant in made).values()) == 1
     assert all(mutant.text != SOURCES[mutant.script] for mutant in made)
