@@ -163,6 +163,13 @@ def guards(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Change one thing in a Lua script, thousands of times; some test must notice: `-- --script settle --sample 99`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
 def simulate(session: nox.Session) -> None:
     """Play lives of whole installations under a clock that jumps: `-- --minutes 10 --seed 1 --bugs`."""
     _install(session, extras=["cli", "embedded"], groups=["test"])

@@ -202,7 +202,9 @@ class World:
 
     def row(self, name: str, thread: str = "a", **values: Any) -> Row:
         """The row of one thread; a bare word becomes a row of it."""
-        row: Any = self.call(name, {"thread": thread}, **values)[0]
+        rows = self.call(name, {"thread": thread}, **values)
+        assert len(rows) == 1, f"{name} answers one thread with {rows}"
+        row: Any = rows[0]
         return [row] if isinstance(row, str) else row
 
     def attempt(self, call: Callable[[], Any]) -> Any:
@@ -294,6 +296,7 @@ class World:
         """The state, who is due in which index, and who is next."""
         _, state, *rest = self.call("peek", **values)
         rows = list(zip(rest[::3], rest[1::3], rest[2::3], strict=True))
+        assert all(at == "0" for word, _, at in rows if word != "soon"), rows
         ready = [(word, thread) for word, thread, _ in rows if word != "soon"]
         return state, ready, [(thread, int(at)) for word, thread, at in rows if word == "soon"]
 

@@ -189,12 +189,14 @@ def what_is_dropped_behind_a_run_is_known_at_once(w: World) -> None:
     w.call("await", thread="a", entry=second[0])
     heard = w.heard(lambda: w.cancel(run=0))
     assert heard == ["reply a"], heard
+    window = w.hash("window")
+    assert (window.get("n"), window.get("b")) == ("0", "0")
     third = _ids(w.submit("a", "m4"))
     w.cancel(run=0)
     rest = _ids(w.submit("a", "m5", quiet=50_000))
     assert (w.hash("window")["n"], w.hash("window")["b"]) == ("1", "10")
     for entry in (*second, *third):
-        assert _awaited(w, entry)[:2] == ["cancelled", second[0]], entry
+        assert _awaited(w, entry) == ["cancelled", second[0], "0", "0", ""], entry
     assert _awaited(w, turn["first"]) == ["waiting"]
     assert _awaited(w, rest[0]) == ["waiting"]
     assert _awaited(w, f"{w.now}-77") == ["gone"]
@@ -278,7 +280,8 @@ def a_thread_that_never_ran_is_cancelled(w: World) -> None:
     said = w.attempt(w.cancel)
     assert not isinstance(said, Aborted), said.text
     assert w.length("reply") == 1
-    assert w.db.xrange(w.key("reply"))[0][1]["s"] == "0"
+    fields = w.db.xrange(w.key("reply"))[0][1]
+    assert (fields["s"], fields["e"]) == ("0", "0")
 
 
 def the_number_counts_only_within_a_moment(w: World) -> None:

@@ -117,8 +117,9 @@ def a_duplicate_wakes_nothing(w: World) -> None:
 
 def a_thread_is_bounded(w: World) -> None:
     """Limits: max_pending messages and max_pending_bytes may wait, exactly; a refused message leaves no trace."""
-    words = [word for word, _ in w.submit("a", "m1", "m2", "m3", max_pending=2)]
-    assert words == ["q", "q", "n"]
+    said = w.submit("a", "m1", "m2", "m3", max_pending=2)
+    assert [word for word, _ in said[:2]] == ["q", "q"]
+    assert said[2] == ("n", "-")
     assert w.submit("a", "m3")[0][0] == "q"
     words = [word for word, _ in w.submit("b", *({"mid": f"m{n}", "size": 50} for n in range(3)), max_bytes=100)]
     assert words == ["q", "q", "b"]
@@ -236,6 +237,9 @@ def run_now_is_due(w: World) -> None:
     w.submit("a", "m1")
     assert w.heard(lambda: w.call("touch", thread="a", quiet=-1)) == [f"due {w.now} a"]
     assert w.index() == ("due", w.now)
+    w.submit("a", "m2")
+    assert w.index() == ("due", w.now), "whatever follows it"
+    assert w.hash("window")["q"] == "0"
 
 
 def typing_wakes_no_idle_thread(w: World) -> None:

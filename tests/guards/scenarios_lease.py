@@ -145,9 +145,9 @@ def the_row_brings_what_a_run_needs(w: World) -> None:
     """Runners: state, its kind, the history (if it is kept here) and the checkpoint come with the batch."""
     turn = w.begin("m1")
     assert (turn["has_cp"], turn["cp"], turn["kind"], turn["state"], turn.turns) == ("0", "", "", "", [])
-    w.settle(turn, "t1", "t2", kind="none", hkind="local", stateful=1, state="S")
+    w.settle(turn, "t1", "t2", "t3", kind="none", hkind="local", stateful=1, state="S")
     turn = w.begin("m2", history=1)
-    assert (turn["kind"], turn["state"], turn.turns) == ("local", "S", ["t1", "t2"])
+    assert (turn["kind"], turn["state"], turn.turns) == ("local", "S", ["t1", "t2", "t3"])
     w.row("checkpoint", token=turn.token, data="")
     w.now += 30_000
     turn = w.take()
@@ -349,7 +349,7 @@ def the_rest_is_counted_right(w: World) -> None:
     w.db.hset(w.key("window"), mapping={"n": 4, "b": 100})
     w.take(most_bytes=300)
     window = w.hash("window")
-    assert (window["n"], int(window["b"]) >= 0) == ("1", True)
+    assert (window["n"], window["b"]) == ("1", "0")
     assert w.call("touch", thread="a", quiet=0) == "busy"
 
 

@@ -57,6 +57,28 @@ def look_says_what_is_there(w: World) -> None:
     assert dict(zip(flat[::2], flat[1::2], strict=True))["outbox"] == str(w.now)
 
 
+def look_names_every_field(w: World) -> None:
+    """Explain: all that is known of a batch, its lease, its window and the last of its thread, under its own name."""
+    w.settle(w.begin("m1"), kind="none")
+    turn = w.begin("m2")
+    w.cancel(pending=0)
+    known = {"tries": "2", "batch": "B", "why": "busy", "at": "7", "rev": "3", "attempts": "4", "n": "5"}
+    w.db.hset(w.key("run"), mapping=known)
+    flat = w.call("look", thread="a")
+    seen = dict(zip(flat[::2], flat[1::2], strict=True))
+    for kind, fields in {
+        "window": "n b f q w",
+        "lease": "token owner deadline ttl phase",
+        "run": "first last n rev attempts claims at tries batch why cancel",
+        "last": "id seq fence",
+    }.items():
+        there = w.hash(kind)
+        told = {field: seen.get(f"{kind}.{field}") for field in fields.split()}
+        assert told == {field: there[field] for field in fields.split()}, kind
+    assert seen["run.cancel"] == "drop"
+    assert seen["lease.token"] == turn.token
+
+
 def look_names_foreign_keys(w: World) -> None:
     """P20: of all calls, the one that says why nothing happens must not fail at a key of a foreign type."""
     for kind in ("stream", "window", "lease", "run", "last"):
@@ -71,15 +93,20 @@ def stats_say_what_is_there(w: World) -> None:
     """Stats: counts and the heads of the indices, also of an empty partition."""
     flat = w.call("stats")
     seen = dict(zip(flat[::2], flat[1::2], strict=True))
-    assert {name: seen[name] for name in ("now", "due", "halted", "due_head", "outbox_head")} == {
-        "now": str(w.now), "due": "0", "halted": "0", "due_head": "", "outbox_head": "",
-    }  # fmt: skip
+    empty = ("due", "outbox", "parked", "paused", "letters", "halted")
+    assert seen == {"now": str(w.now), **dict.fromkeys(empty, "0"), "due_head": "", "outbox_head": ""}
     w.reply("r")
+    w.db.zadd(w.key("outbox"), {"later": w.now + 1})
     w.submit("a", "m1")
+    w.paused("p", on=True)
+    w.paused("q", on=True)
+    w.submit("p", "m1")
+    w.verb("bury", w.begin("m1", thread="d"))
     w.paused("", on=True)
     flat = w.call("stats")
     seen = dict(zip(flat[::2], flat[1::2], strict=True))
     assert (seen["due_head"], seen["outbox_head"], seen["halted"]) == (str(w.now + 2_000), str(w.now), "1")
+    assert [seen[name] for name in empty[:-1]] == ["1", "2", "1", "2", "1"]
     w.paused("", on=False)
     w.verb("release", w.begin("m2", thread="b"), delay=0)
     w.cancel(thread="b")  # it is at 0, and nobody should read that as overdue since 1970

@@ -8,6 +8,7 @@ from tests.guards import (
     table_desk,
     table_end,
     table_events,
+    table_exact,
     table_intake,
     table_look,
     table_more,
@@ -29,6 +30,7 @@ TABLES = (
     table_cancel,
     table_scope,
     table_events,
+    table_exact,
 )
 ROWS: tuple[Row, ...] = tuple(row for table in TABLES for row in table.ROWS)
 
