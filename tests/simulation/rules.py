@@ -55,6 +55,7 @@ class Rules:
         self._held: dict[str, Held] = {}
         self._last: dict[bytes, tuple[bytes, bytes]] = {}
         self._claims: dict[bytes, float] = {}
+        self._tokens: dict[bytes, bytes] = {}
         self._script = ""
 
     def forget(self) -> None:
@@ -103,6 +104,8 @@ class Rules:
     def _claimed(self, thread: bytes, claim: bytes, row: Sequence[Any], now: float) -> None:
         if row[0] in (b"batch", b"reply"):
             self._claims.setdefault(claim, now)
+            if self._tokens.setdefault(row[1], claim) != claim:  # also after a stale replica forgot the first
+                self._fail(f"I3: the token {row[1]!r} was given out twice")
         elif (
             row[0] == b"held" and 0 <= now - self._claims.get(claim, float("inf")) < MARGIN
             and self._held[thread.decode()].token.endswith(b":" + claim)
