@@ -37,15 +37,15 @@ Place(d, set, why) == [d EXCEPT !.index = <<set, why>>]
 
 Init ==
   /\ db = [stream |-> <<>>, gen |-> 0, last |-> 0, run |-> NoRun, lease |-> NoLease, index |-> <<"none", "">>, epoch |-> 0,
-           pn |-> 0, pa |-> 0, seen |-> 0, done |-> <<>>, gone |-> {}, stored |-> {}, pins |-> {}, buried |-> {}]
-  /\ snap = db /\ fails = 0 /\ late = None /\ lates = 0 /\ used = {} /\ ever = {} /\ handed = {} /\ wrong = {} /\ faults = 0
+           pn |-> 0, pa |-> 0, seen |-> 0, log |-> <<>>, reps |-> <<>>, by |-> {}, gone |-> {}, stored |-> {}, pins |-> {}, buried |-> {}]
+  /\ snap = None /\ fails = 0 /\ late = None /\ lates = 0 /\ used = {} /\ ever = {} /\ handed = {} /\ wrong = {} /\ faults = 0
   /\ cl = [n |-> 0, sent |-> FALSE, again |-> FALSE, kinds |-> <<>>, told |-> <<>>]
   /\ wk = [w \in Workers |-> Idle]
 
 -----------------------------------------------------------------------------
 \* _turn.lua: the end of a claim. The operation and its answer stay, the token goes.
 Tombstone(d, op, answer) ==
-  [d EXCEPT !.lease = [NoLease EXCEPT !.phase = d.lease.phase, !.op = op, !.ans = answer]]
+  [d EXCEPT !.lease = [NoLease EXCEPT !.op = op, !.ans = answer]]
 Forget(d) == [d EXCEPT !.stream = <<>>, !.gen = 0, !.index = <<"none", "">>]
 Finish(d0, op, answer) ==
   LET d == Tombstone([d0 EXCEPT !.run = NoRun], op, answer)
@@ -79,7 +79,7 @@ GoOn(d, q, go, row) ==
   LET t == Take(d, q.next)
       goes == d.lease.cid = q.next \/ (go /\ ~d.lease.live /\ d.index[1] = "due")
   IN IF q.next # 0 /\ row.w = "done" /\ goes /\ t.a.w \in {"run", "reply"}
-     THEN [d |-> t.d, a |-> [t.a EXCEPT !.did = row.did]] ELSE [d |-> d, a |-> row]
+     THEN [d |-> t.d, a |-> [t.a EXCEPT !.did = row.did, !.ms = row.ms]] ELSE [d |-> d, a |-> row]
 
 \* start.lua, together with the XRANGE of the batch that travels beside it.
 Start(d, q) ==
@@ -97,12 +97,12 @@ Fenced(d, q, defence) == On(defence) /\ d.lease.tok # q.tok
 Commit(d, q) ==
   LET upto == q.saw[Len(q.saw)][1]
       passed == IF d.run.dl > upto THEN d.run.dl ELSE upto
-  IN [d EXCEPT !.stream = Without(d, d.run.first, upto), !.last = passed,
-               !.done = Append(@, <<q.cid, Within(d, d.run.first, upto), q.kind = "answer">>)]
+  IN [d EXCEPT !.stream = Without(d, d.run.first, upto), !.last = passed, !.by = @ \cup {q.cid},
+               !.log = @ \o Within(d, d.run.first, upto), !.reps = IF q.kind = "answer" THEN Append(@, q.cid) ELSE @]
 Settle(d, q, go) ==
   LET c == Commit(d, q)
       r == [c EXCEPT !.run = [NoRun EXCEPT !.k = "reply", !.rep = q.cid]]
-      row(word) == [Row(word) EXCEPT !.did = TRUE, !.rep = q.cid]
+      row(word) == [Row(word) EXCEPT !.did = TRUE, !.ms = Within(d, d.run.first, q.saw[Len(q.saw)][1]), !.rep = q.cid]
   IN IF Known(d, q) THEN GoOn(d, q, go, [Row(d.lease.ans) EXCEPT !.rep = q.cid])
      ELSE IF Fenced(d, q, "fence") \/ d.run.k # "batch" THEN [d |-> d, a |-> Row("lost")]
      ELSE IF d.run.can /\ q.kind \in {"answer", "none"} THEN [d |-> d, a |-> Row("cancelling")]
@@ -197,9 +197,11 @@ Serve(q, r) ==
   /\ db' = r.d
   /\ used' = used \cup ({r.d.lease.cid} \ {0})
   /\ ever' = IF r.a.did THEN ever \cup {q.cid} ELSE ever
-Blind(r, q) == IF r.a.did /\ r.d.done[Len(r.d.done)][2] # q.saw THEN {"unseen"} ELSE {}
+\* Committed something that the Run never saw; wrote although somebody else holds the thread, or nobody does.
+Blind(r, q) == IF ~r.a.did \/ SetOf(r.a.ms) \subseteq SetOf(q.saw) THEN {} ELSE {"unseen"}
+Zombie(r, q) == IF q.pc # "claim" /\ q.tok # db.lease.tok /\ r.d # db /\ r.d.epoch = db.epoch THEN {"zombie"} ELSE {}
 \* Told "lost" although the Run is committed and nobody was granted the thread since.
-Lied(q, a) == IF a.w = "lost" /\ q.pc = "settle" /\ db.epoch = q.tok[1] /\ q.cid \in {db.done[i][1] : i \in 1..Len(db.done)}
+Lied(q, a) == IF a.w = "lost" /\ q.pc = "settle" /\ db.epoch = q.tok[1] /\ q.cid \in db.by
               THEN {"told"} ELSE {}
 
 Ask(w) ==
@@ -212,8 +214,8 @@ Sent(w, heard) ==
   /\ \E go \in IF wk[w].next = 0 THEN {FALSE} ELSE BOOLEAN :
        LET r == Exec(db, wk[w], go)
        IN /\ Serve(wk[w], r)
-          /\ IF heard THEN Changed(w, Hear(wk[w], r.a)) /\ wrong' = wrong \cup Blind(r, wk[w]) \cup Lied(wk[w], r.a)
-             ELSE UNCHANGED wk /\ wrong' = wrong \cup Blind(r, wk[w])
+          /\ IF heard THEN Changed(w, Hear(wk[w], r.a)) /\ wrong' = wrong \cup Blind(r, wk[w]) \cup Zombie(r, wk[w]) \cup Lied(wk[w], r.a)
+             ELSE UNCHANGED wk /\ wrong' = wrong \cup Blind(r, wk[w]) \cup Zombie(r, wk[w])
   /\ IF heard THEN UNCHANGED faults ELSE Fault
   /\ UNCHANGED <<snap, fails, cl, late, lates, handed>>
 \* A Run ends: it answered (and this process delivers, or not), said nothing, failed, or failed too often.
@@ -285,15 +287,16 @@ Arrive ==
   /\ late # None /\ late' = None
   /\ LET r == Exec(db, late, TRUE)
      IN IF late.pc = "call" THEN db' = r.d /\ UNCHANGED <<used, ever, wrong>>
-        ELSE Serve(late, r) /\ wrong' = wrong \cup Blind(r, late)
+        ELSE Serve(late, r) /\ wrong' = wrong \cup Blind(r, late) \cup Zombie(r, late)
   /\ UNCHANGED <<snap, fails, cl, wk, lates, handed, faults>>
 
 \* A replica that has everything up to now; later it takes over, and what came since is forgotten.
 Replicate == fails < MaxFails /\ snap # db /\ snap' = db /\ UNCHANGED <<db, fails, world, faults>>
 Failover ==
-  /\ fails < MaxFails /\ snap # db /\ fails' = fails + 1 /\ db' = snap /\ Fault
-  /\ snap' = IF fails' = MaxFails THEN [db EXCEPT !.stream = <<>>] ELSE snap
-  /\ UNCHANGED world
+  /\ fails < MaxFails /\ snap # None /\ snap # db /\ fails' = fails + 1 /\ db' = snap /\ Fault
+  /\ snap' = IF fails' = MaxFails THEN None ELSE snap
+  /\ late' = None  \* what was on its way to the old server ends with its connection
+  /\ UNCHANGED <<cl, wk, lates, used, ever, handed, wrong>>
 
 Next ==
   \/ Call \/ Answered \/ Unheard \/ Expire \/ Vanish \/ Linger \/ Arrive \/ Replicate \/ Failover
@@ -306,20 +309,17 @@ Good == Call \/ Answered \/ (Expire /\ ~Held) \/ Arrive \/ \E w \in Workers : As
 Fair == Spec /\ WF_vars(Good)
 
 -----------------------------------------------------------------------------
-Ms(d) == [i \in 1..Len(d.done) |-> d.done[i][2]]
-RECURSIVE Flat(_)
-Flat(s) == IF s = <<>> THEN <<>> ELSE Head(s) \o Flat(Tail(s))
-All(d) == Flat(Ms(d)) \o d.stream
+All(d) == d.log \o d.stream
 Entries(d) == SetOf(All(d)) \cup d.gone
-Replies(d) == {i \in 1..Len(d.done) : d.done[i][3]}
 Busy(d) == d.stream # <<>> \/ d.run.k # "none"
 
 I1 == /\ db.stored \subseteq {e[2] : e \in Entries(db)}
       /\ fails = 0 => \A n \in 1..Len(cl.told) : cl.told[n] # 0 => \E e \in Entries(db) : e[1] = cl.told[n]
 I2 == LET s == All(db) IN \A i \in 1..(Len(s) - 1) : s[i][1] < s[i + 1][1] /\ s[i][2] < s[i + 1][2]
 I3_one_holder == \A v, w \in Workers : (v # w /\ wk[v].tok # Nothing /\ wk[v].tok = db.lease.tok) => wk[w].tok # db.lease.tok
-I3_commit_once == LET s == Flat(Ms(db)) IN Cardinality(SetOf(s)) = Len(s) /\ SetOf(s) \cap SetOf(db.stream) = {}
+I3_commit_once == LET s == All(db) IN Cardinality(SetOf(s)) = Len(s)
 I3_told == "told" \notin wrong
+I3_zombie == "zombie" \notin wrong
 I3_unseen == "unseen" \notin wrong
 I4 == \A a, b \in db.pins : SetOf(a) \cap SetOf(b) # {} => a = b
 I5 == LET live == db.lease.live
@@ -332,8 +332,8 @@ I5 == LET live == db.lease.live
 I6 == /\ \A a, b \in Entries(db) : (a[2] = b[2] \/ (cl.kinds[a[2]] = "same" /\ cl.kinds[b[2]] = "same")) => a = b
       /\ fails = 0 => LET same == {n \in 1..Len(cl.told) : cl.kinds[n] = "same" /\ cl.told[n] # 0} IN \A m, n \in same : cl.told[m] = cl.told[n]
 I17_committed == handed \subseteq ever
-I17_not_lost == \A i \in Replies(db) : db.done[i][1] \in handed \cup db.buried \cup {db.run.rep}
-I17_order == \A i, j \in Replies(db) : (i < j /\ db.done[j][1] \in handed) => db.done[i][1] \in handed \cup db.buried
+I17_not_lost == \A i \in 1..Len(db.reps) : db.reps[i] \in handed \cup db.buried \cup {db.run.rep}
+I17_order == \A i, j \in 1..Len(db.reps) : (i < j /\ db.reps[j] \in handed) => db.reps[i] \in handed \cup db.buried
 
 Drained == /\ ~Busy(db) /\ db.index[1] = "none" /\ ~cl.sent /\ cl.n = MaxCalls /\ late = None
            /\ \A w \in Workers : wk[w].pc = "idle"
