@@ -35,14 +35,16 @@ def test_each_defence_of_the_model_has_a_mutant() -> None:
     assert named == {plan.off for plan in MUTANTS}
 
 
-def test_each_invariant_falls_or_is_known_to_need_two_faults() -> None:
+def test_each_invariant_can_fall() -> None:
     fall = {check for plan in MUTANTS for check in plan.checks if not plan.drains}
-    assert set(SAFETY) - fall == {"I1", "I3_commit_once", "I3_unseen", "I17_order"}
+    # A thread has room for one undelivered reply, so no single defence keeps the order of replies.
+    assert set(SAFETY) - fall == {"I17_order"}
     assert all(set(plan.checks) == set(SAFETY) for plan in MODEL)
 
 
 def test_what_tlc_prints_is_read() -> None:
-    fallen = Verdict.of("Error: Invariant I5 is violated.\nState 2: <Call line 1>\n9 states generated, 8 distinct states found, 3", 1)
+    told = "Error: Invariant I5 is violated.\nState 2: <Call line 1>\n9 states generated, 8 distinct states found, 3"
+    fallen = Verdict.of(told, 1)
     assert (fallen.broken, fallen.states, fallen.trace, fallen.error) == ("I5", 8, ("Call",), "")
     assert Verdict.of("Model checking completed. No error has been found.\n", 1).error == ""
     assert "Parse Error" in Verdict.of("Parse Error", 1).error

@@ -1,4 +1,50 @@
 ------------------------------- MODULE thread -------------------------------
+\* One thread of messages, as the scripts in streambatch/lua treat it.
+\*
+\* Theory of operation. A script is one step, because the server runs it as one: `db` is everything it may see of this
+\* thread. A process is a sequence of requests; each is executed and its answer is heard, or executed and not heard,
+\* and then it is sent again exactly as it was. Whatever can happen between two steps may happen: a crash, an end of
+\* the lease under a live worker, a copy of a request that arrives after its sender has gone on, a fail-over to a
+\* replica that lacks what came last. A process that is stopped and wakes up late needs no step of its own: nothing
+\* obliges it to go on, and its lease may end meanwhile.
+\*
+\* Time is only order. A lease is live until Expire; windows and retry delays may have passed whenever somebody asks.
+\* So no promise about seconds is checked (I9, I12), only where the moments are written down: the second half of
+\* db.index says which moment the thread's entry holds.
+\*
+\* Which step is which file:
+\*   Apply, Store    submit.lua, _producer.lua            Delivered     delivered.lua
+\*   Apply, Cancel   cancel.lua, _producer.lua            Undelivered   undelivered.lua
+\*   Take            claim.lua: _take, _pin, _grant       Release       release.lua: a failure, or a drain
+\*   GoOn            the end of _take.lua                 Renewed       renew.lua
+\*   Start           start.lua and the XRANGE beside it   Finish, Tombstone, Forget: _turn.lua
+\*   Settle, Commit  settle.lua, bury.lua (kind "dead"), _commit.lua
+\* Ask, End, Back, Hand and Hear are _due.py and _turn.py; Call, Answered and Unheard are _intake.py.
+\*
+\* Fields of db that no server has, to say what should be true: stored (calls that stored), log (committed messages,
+\* in order), reps and by (claims that committed, with a reply and at all), gone (dropped by a cancel), pins (batches
+\* that were started), buried (replies that became dead letters). They fail over with the rest: what is promised is
+\* promised by the server that lives, of what it knows. Not lost with a server: cl.told (what callers were answered),
+\* ever (claims that were committed by some server), handed (replies that were handed over).
+\*
+\* What holds only under an assumption:
+\* 1. I1 for the caller (told implies kept) and I6 for receipts hold while no fail-over to a stale replica happened; this
+\*    is the durability class. After one they hold for what the replica had.
+\* 2. I3_told: the tombstone must outlive everybody who may send its operation again (Vanish). And whoever is told "lost"
+\*    after somebody else was granted the thread may have committed before.
+\* 3. Entry ids of two servers differ: after a fail-over they go on above those that were lost (10 * fails). The scripts
+\*    take them from the clock, so clocks must agree better than a fail-over lasts. Within one server it may stand still.
+\* 4. What was on its way to a server ends with it. If a copy of a claim could reach the next server (a proxy that keeps
+\*    requests), counter and claim id would make the same token again, for another batch, and I17_committed falls.
+\*
+\* Left out: several threads (each has keys of its own; the one shared thing, the order of `due`, is a matter of
+\* time), pause and park, more, split, redrive, repair and foreign keys, checkpoints and histories (settle.lua writes
+\* them in the same step), limits of memory and of pending messages, processes that only run or only deliver (but
+\* settling may leave the reply to others), several producers, whose order nobody promises, and a clock that jumps.
+\* tests/simulation and tests/guards look at those with the real scripts.
+\*
+\* The world is small: two workers, a few calls, claims and faults; see plans.py. Within that, every order of events
+\* is looked at. Beyond it the model says nothing.
 EXTENDS Naturals, Sequences, FiniteSets, TLC
 
 CONSTANTS
@@ -49,7 +95,7 @@ Tombstone(d, op, answer) ==
 Forget(d) == [d EXCEPT !.stream = <<>>, !.gen = 0, !.index = <<"none", "">>]
 Finish(d0, op, answer) ==
   LET d == Tombstone([d0 EXCEPT !.run = NoRun], op, answer)
-  IN IF d.stream = <<>> THEN Forget(d)
+  IN IF d.stream = <<>> \/ ~On("only what is empty") THEN Forget(d)
      ELSE IF On("due at settle") THEN Place(d, "due", "window") ELSE Place(d, "none", "")
 
 \* _take.lua, _pin.lua, _grant.lua.
@@ -94,15 +140,16 @@ OpOf(q) == <<q.tok, CASE q.pc = "deliver" -> "d" [] q.pc = "undeliver" -> "u" []
                       [] q.kind = "cancelled" -> "c" [] q.kind = "dead" -> "b" [] OTHER -> "s">>
 Known(d, q) == On("tombstone") /\ d.lease.op = OpOf(q)
 Fenced(d, q, defence) == On(defence) /\ d.lease.tok # q.tok
+Upto(d, q) == IF On("only the batch") THEN q.saw[Len(q.saw)][1] ELSE d.gen
 Commit(d, q) ==
-  LET upto == q.saw[Len(q.saw)][1]
+  LET upto == Upto(d, q)
       passed == IF d.run.dl > upto THEN d.run.dl ELSE upto
-  IN [d EXCEPT !.stream = Without(d, d.run.first, upto), !.last = passed, !.by = @ \cup {q.cid},
+  IN [d EXCEPT !.stream = IF On("delete") THEN Without(d, d.run.first, upto) ELSE @, !.last = passed, !.by = @ \cup {q.cid},
                !.log = @ \o Within(d, d.run.first, upto), !.reps = IF q.kind = "answer" THEN Append(@, q.cid) ELSE @]
 Settle(d, q, go) ==
   LET c == Commit(d, q)
       r == [c EXCEPT !.run = [NoRun EXCEPT !.k = "reply", !.rep = q.cid]]
-      row(word) == [Row(word) EXCEPT !.did = TRUE, !.ms = Within(d, d.run.first, q.saw[Len(q.saw)][1]), !.rep = q.cid]
+      row(word) == [Row(word) EXCEPT !.did = TRUE, !.ms = Within(d, d.run.first, Upto(d, q)), !.rep = q.cid]
   IN IF Known(d, q) THEN GoOn(d, q, go, [Row(d.lease.ans) EXCEPT !.rep = q.cid])
      ELSE IF Fenced(d, q, "fence") \/ d.run.k # "batch" THEN [d |-> d, a |-> Row("lost")]
      ELSE IF d.run.can /\ q.kind \in {"answer", "none"} THEN [d |-> d, a |-> Row("cancelling")]
@@ -313,15 +360,21 @@ All(d) == d.log \o d.stream
 Entries(d) == SetOf(All(d)) \cup d.gone
 Busy(d) == d.stream # <<>> \/ d.run.k # "none"
 
+\* Nothing that was stored is lost, and nothing that a caller was told of.
 I1 == /\ db.stored \subseteq {e[2] : e \in Entries(db)}
       /\ fails = 0 => \A n \in 1..Len(cl.told) : cl.told[n] # 0 => \E e \in Entries(db) : e[1] = cl.told[n]
+\* Ids and calls only grow: in a batch, across batches, and when the stream was deleted and made anew.
 I2 == LET s == All(db) IN \A i \in 1..(Len(s) - 1) : s[i][1] < s[i + 1][1] /\ s[i][2] < s[i + 1][2]
+\* One holder; nothing is committed twice; who is told that it lost has not won; who lost changes nothing; a commit takes
+\* only what its Run has seen.
 I3_one_holder == \A v, w \in Workers : (v # w /\ wk[v].tok # Nothing /\ wk[v].tok = db.lease.tok) => wk[w].tok # db.lease.tok
 I3_commit_once == LET s == All(db) IN Cardinality(SetOf(s)) = Len(s)
 I3_told == "told" \notin wrong
 I3_zombie == "zombie" \notin wrong
 I3_unseen == "unseen" \notin wrong
+\* A batch that is run again has the same members.
 I4 == \A a, b \in db.pins : SetOf(a) \cap SetOf(b) # {} => a = b
+\* In exactly one index, with the moment that belongs to its state.
 I5 == LET live == db.lease.live
           set == db.index[1]
           why == db.index[2]
@@ -329,8 +382,10 @@ I5 == LET live == db.lease.live
       IN /\ set = (IF ~Busy(db) THEN "none" ELSE IF k = "reply" THEN "outbox" ELSE "due")
          /\ live => why = "lease" /\ k = (IF db.lease.phase = "run" THEN "batch" ELSE "reply")
          /\ Busy(db) /\ ~live => why \in (IF k = "none" THEN {"window"} ELSE {"lease", "retry", "now"})
+\* A call, and a message id, is stored once, and every caller gets the first receipt.
 I6 == /\ \A a, b \in Entries(db) : (a[2] = b[2] \/ (cl.kinds[a[2]] = "same" /\ cl.kinds[b[2]] = "same")) => a = b
       /\ fails = 0 => LET same == {n \in 1..Len(cl.told) : cl.kinds[n] = "same" /\ cl.told[n] # 0} IN \A m, n \in same : cl.told[m] = cl.told[n]
+\* A reply is never handed over before its commit; none is forgotten; first hand-overs are in order.
 I17_committed == handed \subseteq ever
 I17_not_lost == \A i \in 1..Len(db.reps) : db.reps[i] \in handed \cup db.buried \cup {db.run.rep}
 I17_order == \A i, j \in 1..Len(db.reps) : (i < j /\ db.reps[j] \in handed) => db.reps[i] \in handed \cup db.buried
