@@ -1,8 +1,8 @@
 """`python -m tests.model`: check the model of a thread, then break each of its defences; every mutant must be caught.
 
 Theory of operation. The model is thread.tla, the constants are in plans.py, TLC is run by tlc.py. A line a run:
-distinct states, seconds, verdict. The exit status is 1 if an invariant of the model falls, if a mutant is not caught, or
-if it is caught by something else than the invariant that its row names.
+distinct states, seconds, verdict. The exit status is 1 if an invariant of the model falls, if a mutant is not caught,
+or if it is caught by something else than the invariant that its row names.
 """
 
 from __future__ import annotations
