@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.model.plans import MODEL, MUTANTS
+from tests.model.plans import LONG, MODEL, MUTANTS
 from tests.model.tlc import Plan, Verdict, check, missing
 
 
@@ -33,15 +33,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("--workers", type=int, default=2, help="threads of TLC (2)")
     parser.add_argument("--only", default="", help="runs whose name contains this")
+    parser.add_argument("--long", action="store_true", help="the runs that take longest, and nothing else")
     told = parser.parse_args()
     if reason := missing():
         print(reason)
         return 1
     states, seconds, bad = 0, 0.0, 0
-    for plan in (*MODEL, *MUTANTS):
+    for plan in LONG if told.long else (*MODEL, *MUTANTS):
         if told.only not in plan.name:
             continue
-        verdict = check(plan, workers=told.workers)
+        verdict = check(plan, workers=told.workers, timeout=3600 if told.long else 600)
         says, good = judge(plan, verdict)
         seconds, bad = seconds + verdict.seconds, bad + (not good)
         states += 0 if plan.off else verdict.states

@@ -15,8 +15,15 @@ MODEL = (
     Plan("every kind of call, late copies", ALL, late=1, budget=1),
     Plan("two calls, two faults", ("plain", "cancel"), budget=2),
     Plan("three calls, four claims", calls=3, claims=4, budget=1),
-    Plan("fail-over to a stale replica", ("plain", "cancel"), fails=1, late=1, budget=2),
+    Plan("fail-over to a stale replica", fails=1, budget=2),
+    Plan("fail-over and a late copy, one call", calls=1, fails=1, late=1, budget=2),
     Plan("everything drains", calls=1, claims=4, budget=1, drains=True),
+)
+
+# More than two million states each, for a quiet machine and an hour: `python -m tests.model --long`.
+LONG = (
+    Plan("fail-over, late copies", ("plain", "cancel"), fails=1, late=1, budget=2),
+    Plan("any number of faults", calls=1, claims=2, budget=0, attempts=2),
 )
 
 
