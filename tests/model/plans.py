@@ -20,7 +20,7 @@ MODEL = (
     Plan("everything drains", calls=1, claims=4, budget=1, drains=True),
 )
 
-# More than two million states each, for a quiet machine and an hour: `python -m tests.model --long`.
+# For a quiet machine and an hour: `python -m tests.model --long`. Nobody has seen the end of these yet.
 LONG = (
     Plan("fail-over, late copies", ("plain", "cancel"), fails=1, late=1, budget=2),
     Plan("any number of faults", calls=1, claims=2, budget=0, attempts=2),
