@@ -42,7 +42,7 @@ def main() -> int:
     for plan in LONG if told.long else (*MODEL, *MUTANTS):
         if told.only not in plan.name:
             continue
-        verdict = check(plan, workers=told.workers, timeout=3600 if told.long else 600)
+        verdict = check(plan, workers=told.workers, timeout=3600 if told.long else 900)
         says, good = judge(plan, verdict)
         seconds, bad = seconds + verdict.seconds, bad + (not good)
         states += 0 if plan.off else verdict.states
