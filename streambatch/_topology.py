@@ -143,14 +143,14 @@ def sentinel_of(url: str, common: dict[str, Any]) -> Redis:
     service, _, db = path.strip("/").partition("/")
     if not service:
         raise UsageError("a sentinel URL names the service behind the hosts: sentinel://host1,host2/service")
+    quick = _quick(common)
     told = {name.removeprefix("sentinel_"): query.pop(name) for name in list(query) if name.startswith("sentinel_")}
     if unknown := (set(query) - {"ssl"}) | (set(told) - {"username", "password"}):
         raise UsageError(f"unknown parameter in a sentinel URL: {', '.join(sorted(unknown))}")
     common = {name: value for name, value in common.items() if name != "timeout"} | login
     if query.get("ssl", "").lower() == "true":
         common["ssl"] = told["ssl"] = cast("Any", True)
-    asked: dict[str, Any] = {"socket_timeout": common["socket_connect_timeout"], "retry": common["retry"], **told}
-    asked["socket_connect_timeout"] = common["socket_connect_timeout"]
+    asked: dict[str, Any] = {"socket_timeout": quick, "socket_connect_timeout": quick, "retry": common["retry"], **told}
     watch = Sentinel(hosts, sentinel_kwargs=asked, **common, db=int(db or 0))
     return cast("Any", watch).master_for(service, connection_pool_class=SentinelConnectionPool)
 
@@ -165,8 +165,14 @@ def cluster_of(url: str, common: dict[str, Any]) -> Cluster:
     given = {name: value for name, value in common.items() if name not in ("timeout", "retry_on_error")} | login
     if query.get("ssl", "").lower() == "true":
         given["ssl"] = True
+    given["socket_connect_timeout"] = _quick(common)
     nodes = [ClusterNode(host, port) for host, port in hosts]
     return Cluster(cast("Any", RedisCluster)(startup_nodes=nodes, **given), ours=True)
+
+
+def _quick(common: dict[str, Any]) -> float:
+    """Seconds for one of several hosts: one that is silent must leave time to ask the next, within one exchange."""
+    return max(0.1, min(1.0, common["timeout"] / 4))
 
 
 def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], str, dict[str, str], dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from socket import socket
 from typing import Any
 
 import pytest
@@ -255,3 +256,15 @@ async def test_servers_that_are_away_are_said_to_be(scheme: str) -> None:
         async with BatchQueue(f"{scheme}://user:secret@127.0.0.1:{free_port()}{path}", log=False, lease=2.0):
             pass
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("several", [name for name in TOPOLOGIES if name.startswith("sentinel")], indirect=True)
+async def test_a_silent_sentinel_does_not_stand_in_the_way(several: Several, namespace: str) -> None:
+    """A host that is down answers nothing, not even that it is down; the next one is asked in time."""
+    with socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = several.url.replace("@", f"@127.0.0.1:{silent.getsockname()[1]},")
+        async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
+            reply = await (await queue.submit("t", "hi")).reply(timeout=10)
+            assert reply is not None
