@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from streambatch import Batch, BatchQueue, StoreError, StreambatchError
+from streambatch import Batch, BatchQueue, StoreError, StreambatchError, _echo
 from tests.chaos.proxy import BlackHole
 from tests.conftest import StartServer
 from tests.integration.shop import Shop, opened, warnings
@@ -269,3 +269,33 @@ async def test_no_part_of_a_password_is_in_an_error(url: str) -> None:
     while said is not None:
         assert not any(part in str(said) for part in ("se/cret", "secret", "cret@", "sec#", "sec?")), str(said)
         said = None if said.__suppress_context__ else said.__context__
+
+
+async def test_who_waits_for_a_reply_is_told_in_the_end_that_the_server_is_away(
+    start_server: StartServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a restart it waits, and comes; for a server that stays away there is an error, not silence."""
+    server, shop = start_server(aof="always"), Shop()
+    server.admin().execute_command("ACL", "SETUSER", "default", "off", "allkeys", "allchannels", "+@all")
+    server.admin().execute_command("ACL", "SAVE")  # some versions load the AOF with its rights
+    monkeypatch.setattr(_echo, "AWAY", 1.0)
+    async with BatchQueue(server.url, namespace=namespace, log=False, debounce=0.01) as queue:
+        receipt = await queue.submit("t", "x")
+        server.kill9()
+        with pytest.raises(StoreError, match="does not answer"):
+            await receipt.reply(timeout=30)
+        monkeypatch.setattr(_echo, "AWAY", 30.0)
+        store, looks = cast("Any", queue)._open.store, list[str]()
+        outcome = store.outcome
+
+        async def counted(*args: Any) -> Any:
+            looks.append("one")
+            return await outcome(*args)
+
+        monkeypatch.setattr(store, "outcome", counted)
+        waits = asyncio.create_task(receipt.reply(timeout=30))
+        await wait_for(lambda: len(looks) > 1, "a second look, after the first one failed for good", deadline=20)
+        server.restart()
+        async with BatchQueue(server.url, namespace=namespace, runner=shop.answer, deliver=shop.deliver, log=False):
+            reply = await waits
+        assert reply is not None
