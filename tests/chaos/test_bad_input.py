@@ -51,6 +51,13 @@ class Traces:
         self._tasks = asyncio.all_tasks()
         self.keys = self.stored()
 
+    @classmethod
+    async def beside_a_queue(cls, server: Server, namespace: str) -> Traces:
+        """What there is once the queue that is open listens: its second connection comes after it has opened."""
+        asked = ("PUBSUB", "SHARDNUMSUB", f"sb1:{{{namespace}.00}}:hints")
+        await wait_for(lambda: server.admin().execute_command(*asked)[1], "a subscription")
+        return cls(server, namespace)
+
     def stored(self) -> list[str]:
         return [key for key in leaks.keys_of(self._server.admin(), self._namespace) if ":producer:" not in key]
 
@@ -151,7 +158,7 @@ async def test_refused_when_called(server: Server, namespace: str, open_queue: O
     queue = await open_queue(server.url, runner=answer, deliver=deliver)
     await (await queue.submit("before", "text", message_id="m")).reply(timeout=10)
     await drained(queue)
-    traces = Traces(server, namespace)
+    traces = await Traces.beside_a_queue(server, namespace)
     for wrong, (kind, args, named) in BAD_CALLS.items():
         (error,) = await gathered(queue.submit(*args, **named))
         assert isinstance(error, kind), f"{wrong}: {error!r}"
@@ -244,6 +251,7 @@ async def refused(server: Server, namespace: str, kind: type[Exception], match: 
 async def test_refused_at_the_start(server: Server, namespace: str, open_queue: OpenQueue) -> None:
     """Another number of partitions, a newer layout, a wrong password, a durability that is not there (I13)."""
     await (await open_queue(server.url)).stats()
+    await Traces.beside_a_queue(server, namespace)
     await refused(server, namespace, UsageError, "partitions=1", partitions=4)
     await refused(server, namespace, UsageError, "appendfsync always", durability="disk")
     wrong = server.url.replace("bot-secret", "wrong")
