@@ -63,6 +63,7 @@ class Life(Protocol):
     namespace: str
     seed: int
     bad: bool
+    pace: Any
     people: dict[str, Person]
     verdict: Verdict
 
@@ -112,7 +113,7 @@ class Program:
         person.asked = False
         while town.bad or person.waiting:
             if not person.waiting:
-                await asyncio.sleep(dice.expovariate(1 / 4))
+                await asyncio.sleep(dice.expovariate(1 / town.pace.gap))
                 for _ in range(dice.randint(1, 3) if town.bad else 0):
                     person.write()
             while person.waiting:

@@ -1,9 +1,10 @@
 """What must not happen, looked for after every script and at the end.
 
 Theory of operation. After each call that may have written, one script of the admin reads what the namespace holds: I5
-for every thread, its lease, and the newest outcomes. An outcome is the commit: it stands in the server, whatever a
-client was told. So the history is that of the server, together with what the runners and the deliver callbacks saw,
-which is written down when it happens, also when nobody ever hears of the result (invocations as well as completions).
+for the call's threads (each eighth time for all threads), the lease, and the newest outcomes. An outcome is the commit:
+it stands in the server, whatever a client was told. So the history is that of the server, together with what the
+runners and the deliver callbacks saw, which is written down when it happens, also when nobody ever hears of the result
+(invocations as well as completions).
 
 A stale replica that takes the master's place forgets some seconds, also here: `snapshot` and `restore` set back what is
 known along with what the server holds. What had been stored in those seconds may be lost (class D1), and is forgiven;
@@ -13,9 +14,9 @@ everything else holds as before.
 from __future__ import annotations
 
 import hashlib
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +29,12 @@ from tests.simulation.rules import Held, Rules
 
 Id = tuple[int, int]
 LATE = 60.0  # seconds that an answer may take to arrive
+WIDE = 8  # one look of so many is at all threads: a script may have touched another one
 
 #: Of each thread: its index (I5), and its newest outcomes if they are new. ARGV: prefix, now and bound in ms, then
 #: thread and newest known outcome, for each.
 LOOK = """
-local tag, now, bound, wrong, rows, busy = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}, {}, 0
+local tag, now, bound, wrong, rows = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}, {}
 local held = {}
 for i = 4, #ARGV, 2 do
   local thread, known = ARGV[i], ARGV[i + 1]
@@ -48,7 +50,6 @@ for i = 4, #ARGV, 2 do
       end
     end
   end
-  if has then busy = busy + 1 end
   if #found > 1 or has and #found == 0 then
     wrong[#wrong + 1] = string.format('%s has %s and is in %d indexes: ', thread, waits and 'messages' or 'a reply',
       #found) .. table.concat(found, ' ')
@@ -59,7 +60,7 @@ for i = 4, #ARGV, 2 do
   local l = redis.call('HMGET', tag .. 'lease:' .. thread, 'token', 'deadline', 'ttl')
   local r = redis.call('HMGET', tag .. 'run:' .. thread, 'first', 'at')
   local at = redis.call('ZSCORE', tag .. 'due', thread) or '0'
-  held[#held + 1] = {l[1] or '', l[2] or '0', l[3] or '0', r[1] and r[2] or '0', at}
+  held[#held + 1] = {l[1] or '', l[2] or '0', l[3] or '0', r[1] and r[2] or '0', at, has and '1' or '0'}
   local stream = tag .. 'reply:' .. thread
   local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
   if top and known ~= top[1] .. table.concat(top[2], ' ', 1, 8) then
@@ -70,8 +71,9 @@ for i = 4, #ARGV, 2 do
     end
   end
 end
-return {wrong, rows, busy, held}
+return {wrong, rows, held}
 """
+_WHOSE = re.compile(rb"\}:[a-z]+:([0-9]{1,2})\r")
 _SHA = hashlib.sha1(LOOK.encode()).hexdigest()
 
 
@@ -102,6 +104,11 @@ class Known:
     members: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict[tuple[str, str], tuple[str, ...]])
     stored: dict[tuple[str, str], Id] = field(default_factory=dict[tuple[str, str], Id])
 
+    def copy(self) -> Known:
+        """What is known now."""
+        outcomes = {thread: list(those) for thread, those in self.outcomes.items()}
+        return Known(outcomes, dict(self.fences), dict(self.members), dict(self.stored))
+
 
 class Verdict:
     """What was seen, and what is wrong with it."""
@@ -115,7 +122,8 @@ class Verdict:
         self.runs = 0
         self.looks = 0
         self.bound = 80_000.0  # ms; the longest honest delay of the settings that a town draws, and some
-        self._busy = 0
+        self._busy: set[str] = set()
+        self._looked: Sequence[str] = threads
         self.rules = Rules(self.fail)
         self._tops: dict[str, bytes] = {}
         self._said: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -129,7 +137,7 @@ class Verdict:
     @property
     def idle(self) -> bool:
         """Nothing waits in the server."""
-        return self._busy == 0
+        return not self._busy
 
     def fail(self, sentence: str) -> None:
         """Something is wrong."""
@@ -138,9 +146,11 @@ class Verdict:
 
     # ── the server ──
 
-    def look(self) -> bytes:
-        """The command that reads, after a script, every index and what was committed."""
-        known = [word for thread in self.threads for word in (thread, self._tops.get(thread, b""))]
+    def look(self, command: bytes = b"") -> bytes:
+        """What reads, after a script, the indexes and what was committed: of its thread, and often of all."""
+        whose = set(_WHOSE.findall(command)) if self.looks % WIDE else set[bytes]()
+        self._looked = [thread.decode() for thread in sorted(whose)] or self.threads
+        known = [word for thread in self._looked for word in (thread, self._tops.get(thread, b""))]
         args = (self._prefix, self._net.clock, f"{self.bound:.0f}", *known)
         return pack(("EVALSHA", _SHA, 0, *args))
 
@@ -151,10 +161,11 @@ class Verdict:
         answer = looked
         if isinstance(answer, hiredis.ReplyError):  # the scripts were flushed
             self._net.db("SCRIPT", "LOAD", LOOK)
-            answer = self._net.db.packed(self.look())
-        wrong, rows, self._busy, held = answer
-        for thread, (token, *numbers) in zip(self.threads, held, strict=True):
+            answer = self._net.db.packed(self.look(command))
+        wrong, rows, held = answer
+        for thread, (token, *numbers, has) in zip(self._looked, held, strict=True):
             self.rules.left(thread, Held(token, *map(float, numbers)), self._net.clock)
+            (self._busy.add if has == b"1" else self._busy.discard)(thread)
         for sentence in wrong:
             self.fail(f"I5: {sentence.decode()}")
         for thread, last, kind, first, sequence, fence, whole in reversed(rows):
@@ -241,16 +252,16 @@ class Verdict:
     def snapshot(self) -> tuple[dict[bytes, tuple[bytes, int]], Known]:
         """What a replica has at this moment."""
         db = self._net.db
-        found = {key: (db("DUMP", key), max(0, db("PTTL", key))) for key in sorted(db("KEYS", "*"))}
-        return found, deepcopy(self.known)
+        keys = sorted(db("KEYS", "*"))
+        told = iter(db.many((verb, key) for key in keys for verb in ("DUMP", "PTTL")))
+        return {key: (next(told), max(0, next(told))) for key in keys}, self.known.copy()
 
     def restore(self, snapshot: tuple[dict[bytes, tuple[bytes, int]], Known]) -> None:
         """The replica is the master now."""
         db = self._net.db
         db("FLUSHALL")
         db("SCRIPT", "FLUSH")
-        for key, (dump, ttl) in snapshot[0].items():
-            db("RESTORE", key, ttl, dump)
+        db.many(("RESTORE", key, ttl, dump) for key, (dump, ttl) in snapshot[0].items())
         lately = self.known
         self.known = snapshot[1]
         self._forgiven |= lately.stored.keys() - self.known.stored.keys()
@@ -262,6 +273,8 @@ class Verdict:
         for thread, handed in self._handed.items():  # replies that were forgotten come again under their numbers
             last = max((one.sequence for one in self.known.outcomes.get(thread, [])), default=0)
             self._handed[thread] = [sequence for sequence in handed if sequence <= last]
+        db("SCRIPT", "LOAD", LOOK)
+        self.seen(b"", None, db.packed(self.look()))
 
     # ── the end ──
 
@@ -269,7 +282,7 @@ class Verdict:
         """All that can only be said at the end."""
         if not over:
             waiting = {person.thread: len(person.waiting) for person in people.values() if person.waiting}
-            self.fail(f"I9: {self._busy} keys of threads are left, and {waiting} wait to be stored")
+            self.fail(f"I9: the threads {sorted(self._busy)} are not done, and {waiting} wait to be stored")
         for (thread, name), entry in self.known.stored.items():
             if (thread, name) not in self._forgiven and self._of(thread, entry) is None:
                 self.fail(f"I1: {name} was stored as {entry} and has no outcome")

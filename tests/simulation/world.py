@@ -1,10 +1,10 @@
 """An installation that lives: people, bots, workers, and everything that happens to them.
 
 Theory of operation. A `Town` is one seed. Its dice decide how many processes there are, with which settings, what
-people write and when, how long a Run takes and how it ends, and what goes wrong: a process is killed and another one
-takes its place, frozen, or cut off; the server restarts, stands still, steps its clock, is full, or a stale replica
-takes its place. The weather of the network (`net`) is drawn once a while. After the bad time comes a fine one, in which
-everything must come to its end by itself. `Verdict` is told what happens and says what must not have.
+people write and when, at which pace, how long a Run takes and how it ends, and what goes wrong: a process is killed and
+another one takes its place, frozen, or cut off; the server restarts, stands still, steps its clock, is full, or a stale
+replica takes its place. The weather of the network (`net`) is drawn once a while. After the bad time comes a fine one,
+in which everything must come to its end by itself. `Verdict` is told what happens and says what must not have.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from streambatch import _store
+from streambatch import _due, _store
 from streambatch._store import Store
 from tests.rig.servers import Server
 from tests.simulation.clock import Loop, World
@@ -26,11 +26,38 @@ from tests.simulation.program import Person, Process, Program
 from tests.simulation.verdict import Verdict
 
 FINE = 900.0  # seconds in which all must have come to its end
-LEASES = (3.0, 5.0, 12.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a town lives; the slow ones are as a real bot is, the quick ones have more happen at once.
+
+    Attributes:
+        gap: seconds between the bursts of a person, on average.
+        leases: to draw one from, in seconds.
+        poll: seconds after which a process looks without a reason. Only the quick towns have the package's own second;
+            in the others what is due must be known, from a look or a hint, to be done in time.
+        mischief: seconds from one thing that goes wrong to the next, on average.
+        times: of a life's length.
+    """
+
+    gap: float
+    leases: tuple[float, ...]
+    poll: float
+    mischief: float
+    times: float
+
+
+QUICK = Pace(4.0, (3.0, 5.0, 12.0), 1.0, 4.0, 1.0)
+STEADY = Pace(30.0, (12.0, 30.0), 5.0, 8.0, 4.0)
+SLOW = Pace(120.0, (30.0, 60.0), 20.0, 15.0, 12.0)
+PACES = (QUICK, STEADY, SLOW, SLOW)
+
+WEATHERS = (0.0, 1.0, 2.0, 4.0, 5.0)  # times a storm
 
 #: What goes wrong beside the network, and how often, compared; each town has a liking for some of it.
 MISCHIEF = {
-    "kill": 24.0, "freeze": 6.0, "cut": 3.0, "restart": 1.0, "stall": 1.0, "clock": 1.0, "full": 1.0, "failover": 1.0,
+    "kill": 48.0, "freeze": 6.0, "cut": 3.0, "restart": 1.0, "stall": 1.0, "clock": 1.0, "full": 1.0, "failover": 1.0,
     "weather": 6.0, "forget": 1.0, "vandal": 1.0,
 }  # fmt: skip
 
@@ -53,12 +80,13 @@ class Town:
     Args:
         seed: decides everything.
         db: a real server.
-        seconds: of bad time.
+        seconds: of bad time, in a quick town.
     """
 
     def __init__(self, seed: int, db: Db, seconds: float = 600.0) -> None:
         self.dice = random.Random(f"town {seed}")
-        self.seconds = seconds
+        self.pace = self.dice.choice(PACES)
+        self.seconds = seconds * self.pace.times
         self.world = World()
         self.net = Net(self.world, db, random.Random(f"net {seed}"))
         self.namespace = "sim"
@@ -70,7 +98,7 @@ class Town:
         self.bad = True
         self._likely = {name: share * self.dice.choice((0.3, 1, 1, 6)) for name, share in MISCHIEF.items()}
         self._born = 0
-        self._lease = self.dice.choice(LEASES)
+        self._lease = self.dice.choice(self.pace.leases)
         self.seed = seed
         self._snapshot: Any = None
 
@@ -80,7 +108,7 @@ class Town:
         db("FLUSHALL")
         db("SCRIPT", "FLUSH")
         db.follow(f"sb1:{{{self.namespace}.00}}:hints")
-        with _seeded(self.seed):
+        with _seeded(self.seed), patch.object(_due, "LONGEST", self.pace.poll):
             self._settle()
             self.world.run(self.seconds)
             self._calm()
@@ -102,13 +130,15 @@ class Town:
         for number, role in enumerate(roles):
             mine = [t for i, t in enumerate(self.people) if homes[i % len(homes)] == number] if number in homes else []
             self._start(role, mine, self._settings())
+        self._weather()
         self.world.after(self.dice.uniform(1, 10), self._mischief)
 
     def _settings(self) -> dict[str, Any]:
         d = self.dice
         return {
-            "lease": self._lease if d.random() < 0.8 else d.choice(LEASES), "debounce": d.choice((0.0, 0.5, 2.0)),
-            "max_wait": d.choice((3.0, 15.0)), "max_batch": d.choice((2, 5, 50)), "concurrency": d.choice((1, 3, 100)),
+            "lease": self._lease if d.random() < 0.8 else d.choice(self.pace.leases),
+            "debounce": d.choice((0.0, 0.5, 2.0)), "max_wait": d.choice((3.0, 15.0)),
+            "max_batch": d.choice((2, 5, 50)), "concurrency": d.choice((1, 3, 100)),
             "backoff": 0.5, "backoff_max": 4.0, "max_attempts": d.choice((3, 6)), "run_timeout": 60.0,
             "deliver_timeout": 5.0, "drain_timeout": 5.0, "submit_timeout": 5.0, "max_delivery_attempts": 6,
             "split_authors": False,
@@ -136,7 +166,7 @@ class Town:
             return
         name = self.dice.choices(list(self._likely), list(self._likely.values()))[0]
         getattr(self, f"_{name}")()
-        self.world.after(self.dice.expovariate(1 / 12), self._mischief)
+        self.world.after(self.dice.expovariate(1 / self.pace.mischief), self._mischief)
 
     def _kill(self) -> None:
         if not self.processes:
@@ -211,7 +241,7 @@ class Town:
         self.net.tear_all()
 
     def _weather(self) -> None:
-        self.net.weather = STORM.halved(self.dice.choice((0.0, 0.5, 1.0, 3.0)))
+        self.net.weather = STORM.halved(self.dice.choice(WEATHERS))
 
     # ── the fine time ──
 
