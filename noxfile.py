@@ -183,6 +183,13 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def proof(session: nox.Session) -> None:
+    """The simulation and the torture of real processes, side by side, with goals: `-- --minutes 10 --seed 1`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.proof", *session.posargs)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Check the model of a thread in all its states, and break each of its defences: needs java; `-- --workers 2`."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=TLC, says="TLC, once; 2 MB")

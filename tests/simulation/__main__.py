@@ -51,7 +51,9 @@ def main() -> None:
             found = list(pool.map(look_for, jobs_))
     _print(told, total, found, time.time() - began)
     if told.report:
-        told.report.write_text(json.dumps({"lives": total.__dict__, "bugs": found}, indent=1, default=str))
+        played = {"first": told.seed, "seconds": told.seconds, "kind": told.kind}
+        whole = {"seeds": played, "lives": total.__dict__, "bugs": found}
+        told.report.write_text(json.dumps(whole, indent=1, default=str))
     sys.exit(1 if total.wrong or any(one["seed"] is None for one in found) else 0)
 
 
