@@ -22,7 +22,7 @@ from ._messages import Reply
 from ._rows import PAGE, Entry, Outcome, Shown
 from ._settings import Seconds, seconds
 from ._store import Store
-from .errors import QueueClosed, Refused, ReplyExpired, Unreachable, UsageError
+from .errors import QueueClosed, Refused, ReplyExpired, StoreError, Unreachable, UsageError
 
 INTEREST = 15.0
 SHORT = 1.0
@@ -80,9 +80,12 @@ class Echo:
                 try:
                     async with asyncio.timeout_at(deadline):  # also while the server is away
                         found = await self._store.outcome(thread, entry, INTEREST)
-                except (Unreachable, Refused) as error:
+                except StoreError as error:
+                    if self._closed:
+                        break
                     since = since or loop.time()
-                    if self._closed or loop.time() > since + AWAY or (isinstance(error, Refused) and not error.passing):
+                    passing = isinstance(error, Unreachable) or (isinstance(error, Refused) and error.passing)
+                    if not passing or loop.time() > since + AWAY:
                         raise
                     await asyncio.sleep(SHORT / 4)
                     continue
@@ -103,7 +106,12 @@ class Echo:
         with _ear(self._following, thread) as heard:
             while not self._closed:
                 heard.clear()
-                found = await self._store.outcome(thread, entry, INTEREST, place)
+                try:
+                    found = await self._store.outcome(thread, entry, INTEREST, place)
+                except StoreError:
+                    if self._closed:
+                        break
+                    raise
                 for row in found.shown:
                     place = row[0].decode()
                     event = self._event(thread, entry, row, again=last != NOTHING)

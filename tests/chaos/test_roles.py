@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from streambatch import BatchQueue, DeadLettered, QueueClosed, Receipt, ReplyExpired
+from streambatch import BatchQueue, DeadLettered, QueueClosed, Receipt, ReplyExpired, StoreError
+from streambatch._store import Store
 from tests.chaos.conftest import OpenQueue, StartActor
 from tests.chaos.ledger import Ledger
 from tests.chaos.tools import drained
@@ -85,6 +86,36 @@ async def test_each_process_does_its_part(troupe: Troupe, server: Server, namesp
         await child.send("close")
         await child.expect("CLOSED")
         assert (await child.wait(), child.errors) == (0, [])
+
+
+@pytest.mark.leaves_keys("its message is answered by nobody")
+@pytest.mark.parametrize("waits", ["reply", "events"])
+async def test_a_question_that_meets_the_close_is_no_failure_of_the_server(
+    url: str, open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    """Whoever asks for the outcome just when the queue closes is told that it closed."""
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def outcome(*_: object) -> None:  # its connection was closed under it
+        asked.set()
+        await closed.wait()
+        raise StoreError("the connection is gone")
+
+    monkeypatch.setattr(Store, "outcome", outcome)
+    other = await open_queue(url)
+
+    async def ask(receipt: Receipt) -> None:
+        if waits == "reply":
+            await receipt.reply()
+        async for _ in receipt.events():
+            pytest.fail("nothing was shown")
+
+    async with BatchQueue(url, namespace=other.namespace, log=False) as queue:
+        asking = asyncio.create_task(ask(await queue.submit("t", "text")))
+        await asked.wait()
+    closed.set()
+    with pytest.raises(QueueClosed):
+        await asking
 
 
 async def test_closing_ends_the_waits_for_replies(url: str, open_queue: OpenQueue) -> None:
