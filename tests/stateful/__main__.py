@@ -1,9 +1,9 @@
 """The state machine as a command: `python -m tests.stateful --minutes 10 --seed 1`.
 
-Theory of operation. Each process has a server of its own, of the kinds in turn, and plays the seeds that fall to it. What
-is wrong is printed with the command that plays the same lives again and shrinks them; what is left of them then is a
-regression test, written by hand. With ``--bugs`` each planted bug of the simulation is looked for, with ``--rows N`` so
-many rows of the guards' table, picked by the seed.
+Theory of operation. Each process has a server of its own, of the kinds in turn, and plays the seeds that fall to it.
+What is wrong is printed with the command that plays the same lives again and shrinks them; what is left of them then
+is a regression test, written by hand. With ``--bugs`` each planted bug of the simulation is looked for, with ``--rows
+N`` so many rows of the guards' table, picked by the seed.
 """
 
 from __future__ import annotations

@@ -28,10 +28,12 @@ class Operated(Steps):
         """Typing, or run_now."""
         t, who = self.oracle.threads[thread], self.who(number)
         wait = -1 if quiet < 0 else round(1_000 * quiet)
-        await self.did(
-            thread, self.bench.sides[number].desk.touch(thread, quiet),
-            lambda: self.oracle.touch(t, who, wait), lambda word: (word,),
-        )  # fmt: skip
+
+        def foretold() -> Row:
+            row = self.oracle.touch(t, who, wait)
+            return ("busy",) if "run" in self.hurt[thread] and row == ("moved",) else row  # something is there
+
+        await self.did(thread, self.bench.sides[number].desk.touch(thread, quiet), foretold, lambda word: (word,))
 
     async def pause(self, number: int, thread: str, on: bool) -> None:
         """A human takes over, or is done."""
@@ -87,7 +89,7 @@ class Operated(Steps):
         t, side = self.oracle.threads[thread], self.bench.sides[number]
         found = await side.desk.explain(thread)
         assert not self.clean or t.queue or t.run or t.reply or found.state in ("idle", "parked"), found
-        assert found.state != "idle" or not t.queue and not t.reply, found
+        assert found.state != "idle" or (not t.queue and not t.reply), found
         stats = await side.desk.stats()
         places = [t.index[0] for t in self.oracle.threads.values() if t.index]
         row: Row = (stats.due, stats.undelivered, stats.parked, stats.dead)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -41,7 +41,7 @@ class Sum:
 
 
 @contextmanager
-def stage(kind: str) -> Iterator[Vandalised]:
+def stage(kind: str) -> Generator[Vandalised]:
     """A world on a server of its own."""
     world = Vandalised(kind)
     try:
@@ -56,7 +56,7 @@ def play(world: Vandalised, seed: int, each: int = EACH, *, vandals: bool = True
     machine = cast("Any", type("Machine", (Machine,), {"world": world, "vandals": vandals}))
     how = settings(
         max_examples=each, stateful_step_count=STEPS, deadline=None, database=None, print_blob=False, phases=phases,
-        report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False, suppress_health_check=cast("Any", list(HealthCheck)),
     )  # fmt: skip
     try:
         run_state_machine_as_test(seeded(seed)(machine), settings=how)

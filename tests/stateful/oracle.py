@@ -175,7 +175,7 @@ class Turns:
         for other in self.threads.values():
             if other.index and other.index[0] in heads:
                 heads[other.index[0]] = min(heads[other.index[0]], other.index[1])
-        if heads["due"] < t.index[1] or who.hands and heads["outbox"] < t.index[1]:
+        if heads["due"] < t.index[1] or (who.hands and heads["outbox"] < t.index[1]):
             return ()
         row = self.take(t, who, claim)
         return row if row[0] in ("batch", "reply") else ()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from tests.stateful.oracle import Turns
 from tests.stateful.state import Id, Lease, Note, Reply, Row, Thread, Who, Window
 
-
 #: A stream whose last id a vandal made as great as this takes no more messages.
 FULL = 1 << 60
 
@@ -163,7 +162,7 @@ class Oracle(Turns):
         for t in self.threads.values():
             index, at = t.index or ("", 0)
             odd = at <= self.now or at > self.now + who.horizon + 1_000
-            if index == "outbox" and who.hands and odd or index == "due" and (at <= 0 if self.halted else odd):
+            if (index == "outbox" and who.hands and odd) or (index == "due" and (at <= 0 if self.halted else odd)):
                 found.add(t.name)
         return found
 

@@ -36,7 +36,9 @@ for _, thread in ipairs(ARGV) do
     for i = 1, select('#', ...) do row[#row + 1] = found[i] or '' end
   end
 {_ASKS}
-  for _, index in ipairs({{'due', 'outbox', 'parked'}}) do row[#row + 1] = ask('ZSCORE', KEYS[1] .. index, thread) or '' end
+  for _, index in ipairs({{'due', 'outbox', 'parked'}}) do
+    row[#row + 1] = ask('ZSCORE', KEYS[1] .. index, thread) or ''
+  end
   row[#row + 1] = (ask('HEXISTS', key('run'), 'reply') or 0) .. (ask('SISMEMBER', KEYS[1] .. 'paused', thread) or 0)
   local checkpoint = ask('HGET', key('run'), 'cp')
   row[#row + 1] = checkpoint and tostring(#checkpoint) or ''
@@ -46,6 +48,7 @@ end
 return out
 """
 
+_LEASE = ("token", "claim", "phase", "op", "answer", "cancel")
 Picture = dict[str, str]
 _NAMES = [*FIELDS, "due", "outbox", "parked", "flags", "checkpoint"]
 
@@ -86,14 +89,21 @@ def painted(t: Thread, *, paused: bool) -> Picture:
         found["window.w"] = str(w.w)
     if r:
         found |= {f"run.{name}": str(getattr(r, name)) for name in ("n", "rev", "attempts", "claims", "at", "delay")}
-        found |= {"run.first": text(r.first), "run.last": text(r.last), "run.started": r.started, "run.cancel": r.cancel}
+        found |= {
+            "run.first": text(r.first),
+            "run.last": text(r.last),
+            "run.started": r.started,
+            "run.cancel": r.cancel,
+        }
         found |= {"run.nth": number(r.nth or None), "run.ends": number(r.ends or None)}
         found["run.mop"] = r.more[0] if r.more else ""
         found |= {"run.df": text(r.dropped[0]), "run.dl": text(r.dropped[1])} if r.dropped else {}
         found["checkpoint"] = "" if r.checkpoint is None else str(len(r.checkpoint))
     if reply:
         found |= {f"run.{name}": str(getattr(reply, name)) for name in ("seq", "tries", "claims", "at", "delay")}
-    found |= {f"lease.{name}": str(getattr(lease, name)) for name in ("token", "claim", "phase", "op", "answer", "cancel")}
+    found |= {
+        f"lease.{name}": str(getattr(lease, name)) for name in ("token", "claim", "phase", "op", "answer", "cancel")
+    }
     found |= {"lease.deadline": number(lease.deadline or None), "lease.ttl": number(lease.ttl or None)}
     found |= {"last.id": text(t.last), "last.seq": number(t.seq or None)}
     found |= {"last.df": text(t.dropped[0]), "last.dl": text(t.dropped[1])} if t.dropped else {}
@@ -129,6 +139,6 @@ def adopted(t: Thread, actual: Picture) -> None:
         for name in ("rev", "attempts", "claims", "at", "delay", "nth", "ends"):
             setattr(hand, name, int(f(f"run.{name}") or 0))
         hand.started, hand.cancel = actual["run.started"], actual["run.cancel"]
-    lease = {name: actual[f"lease.{name}"] for name in ("token", "claim", "phase", "op", "answer", "cancel")}
+    lease = {name: actual[f"lease.{name}"] for name in _LEASE}
     t.lease = Lease(**lease, deadline=int(f("lease.deadline") or 0), ttl=int(f("lease.ttl") or 0))
     t.index = next(((index, int(actual[index])) for index in ("due", "outbox", "parked") if actual[index]), None)

@@ -34,8 +34,7 @@ class Steps(World):
     async def submit(self, number: int, thread: str, sizes: list[int], quiet: int, again: int) -> None:
         """Messages; some have an id, one may have an id that was used before."""
         side, t = self.bench.sides[number], self.oracle.threads[thread]
-        labels = [f"m{self.count + n}" for n in range(len(sizes))]
-        self.count += len(sizes)
+        labels = [self.label() for _ in sizes]
         texts = [HEAVY if n > 98 and again > 4 else TEXTS[n % len(TEXTS)] for n in sizes]
         names = [f"{label}{HOSTILE[n % len(HOSTILE)]}" if n % 2 else "" for n, label in zip(sizes, labels, strict=True)]
         used = sorted(name for owner, name in self.oracle.seen if owner == thread)

@@ -10,7 +10,7 @@ whatever a script left half done is put right by repair. A server that is killed
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from streambatch.errors import StreambatchError
 from tests.integration.bench import entry
@@ -24,7 +24,6 @@ KINDS = ("stream", "window", "lease", "run", "last", "head", "log", "reply")
 INDEXES = ("due", "outbox", "parked")
 SHARED = ("meta", "due", "outbox", "parked", "paused", "tally", "epoch", "dead", "awaited")
 MAX = (1 << 64) - 1
-Foreign = Literal["string", "list", "set"]
 
 
 class Vandalised(Operated):
@@ -45,7 +44,7 @@ class Vandalised(Operated):
             self.history.fences.pop(thread, None)
             self.history.delivered.pop(thread, None)
 
-    async def replace(self, thread: str, kind: str, foreign: Foreign) -> None:
+    async def replace(self, thread: str, kind: str, foreign: str) -> None:
         """A key of a foreign type in the place of ours."""
         await self.delete(thread, kind)
         key = self.bench.key(kind, thread)
@@ -82,10 +81,9 @@ class Vandalised(Operated):
         """XADD with (nearly) the greatest id there is: the stream takes no more until it is drained."""
         t = self.oracle.threads[thread]
         last = (MAX, MAX - short)
-        if "stream" in self.hurt[thread] or t.full or t.queue and t.queue[-1] >= last or t.last and t.last >= last:
+        if "stream" in self.hurt[thread] or t.full or (t.queue and t.queue[-1] >= last) or (t.last and t.last >= last):
             return
-        label = f"m{self.count}"
-        self.count += 1
+        label = self.label()
         made = entry(thread, label)
         fields: list[Any] = ["v", 1, "id", "", "author", "", "size", made.size, "m", made.data]
         self.admin.execute_command("XADD", self.bench.key("stream", thread), text(last), *fields)
@@ -113,15 +111,15 @@ class Vandalised(Operated):
         """kill -9 of the server: nothing is lost."""
         self.server.restart()
 
-    async def occupy(self, kind: str, foreign: Foreign, thread: str) -> None:
+    async def occupy(self, kind: str, foreign: str, thread: str) -> None:
         """A foreign key in the place of one that all threads share, while a thread without a batch is worked on."""
         t, side = self.oracle.threads[thread], self.bench.sides[0]
         if t.run or t.reply or self.hurt[thread]:
             return
         self._foreign(kind, foreign)
-        self.count += 1
+        label = self.label()
         twice, side.twice = side.twice, False  # what was left half done is not recognised when it is sent again
-        call = side.call(thread, f"m{self.count - 1}")
+        call = side.call(thread, label)
         for verb in (side.send(call), side.claim(thread), side.desk.touch(thread, -1), side.desk.stats()):
             with suppress(StreambatchError):
                 await verb
@@ -130,9 +128,9 @@ class Vandalised(Operated):
             self.admin.rename("away", self.bench.key(kind))
         side.twice = twice
         await side.store.repair(thread)
-        self._adopt(t, f"m{self.count - 1}", call.entries[0].size)
+        self._adopt(t, label, call.entries[0].size)
 
-    def _foreign(self, kind: str, foreign: Foreign) -> None:
+    def _foreign(self, kind: str, foreign: str) -> None:
         key, self.clean = self.bench.key(kind), False
         if self.admin.exists(key):
             self.admin.rename(key, "away")
@@ -149,8 +147,8 @@ class Vandalised(Operated):
         before = list(t.queue)
         adopted(t, looked(self.admin, self.prefix, [t.name])[0])
         assert before == t.queue[: len(before)], f"I1: {before} became {t.queue}"
-        for entry in t.queue[len(before) :]:
-            t.notes[entry] = Note(label, size, label)
+        for new in t.queue[len(before) :]:
+            t.notes[new] = Note(label, size, label)
             self.history.submitted[t.name].append(label)
 
 

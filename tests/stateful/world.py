@@ -1,12 +1,13 @@
 """Three processes, a few threads and the oracle: every verb is done by a real `Store`, and foretold.
 
-Theory of operation. The processes are the `Side`s of tests/integration/bench.py, on a server of their own, under a clock
-that only the machine moves; so each answer, each token, each score is known beforehand. `World.did` compares an answer
-with the oracle's, `World.check` the threads with the oracle's threads after every step, and asks I5 of everybody. What
-happened also goes into a `History`, of which the invariants are asked at the end of a life, without the oracle.
+Theory of operation. The processes are the `Side`s of tests/integration/bench.py, on a server of their own, under a
+clock that only the machine moves; so each answer, each token, each score is known beforehand. `World.did` compares an
+answer with the oracle's, `World.check` the threads with the oracle's threads after every step, and asks I5 of
+everybody. What happened also goes into a `History`, of which the invariants are asked at the end of a life, without
+the oracle.
 
-A key of a foreign type is what the oracle cannot foretell in full: which verbs look at it is their affair. There a typed
-refusal that changes nothing is right as well (rule 1), of this thread alone, until it is repaired.
+A key of a foreign type is what the oracle cannot foretell in full: which verbs look at it is their affair. There a
+typed refusal that changes nothing is right as well (rule 1), of this thread alone, until it is repaired.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from streambatch._settings import ms
 from streambatch._store import Foreign
 from streambatch.errors import LeaseLost, StoreError
 from tests.integration import invariants
-from tests.integration.bench import DAWN, Bench, Side
+from tests.integration.bench import DAWN, Bench
 from tests.rig import Server
 from tests.stateful.oracle_desk import Oracle
 from tests.stateful.picture import difference, entry_of, looked, painted
@@ -37,15 +38,21 @@ class World:
     """The stage of many lives, one after the other."""
 
     def __init__(self, kind: str) -> None:
-        self.server = Server(kind, aof="everysec")
+        # With everysec a write waits while an fsync is under way, up to two seconds, and dies with the process.
+        self.server = Server(kind, aof="no")
         self.loop = asyncio.new_event_loop()
         self.bench = Bench(self.server, "stateful")
         self.bench.watch = False
         self.admin: Any = self.server.admin()
         self.prefix = self.bench.key("")
-        self.steps = self.lives = 0
+        self.steps, self.lives = 0, 0
         self.loop.run_until_complete(self._open())
         self.begin()
+
+    def label(self) -> str:
+        """A name that no other message has."""
+        self.count += 1
+        return f"m{self.count - 1}"
 
     async def _open(self) -> None:
         self.bench.stop_time(DAWN)
@@ -66,6 +73,7 @@ class World:
         self.admin.flushall()
         self.bench.calls.clear()
         self.bench.answers.clear()
+        self.bench.faults.clear()
         self.bench.stop_time(DAWN)
         for side in self.bench.sides:
             side.events.clear()
@@ -84,7 +92,8 @@ class World:
         self.unindexed: set[str] = set()
         self.sequences: dict[str, int] = {}
         self.clean, self.failed = True, False
-        self.count = self.back = 0
+        self.count: int = 0
+        self.back: int = 0
         self.run(self.join())
 
     def twice(self) -> None:
@@ -164,7 +173,9 @@ class World:
         assert index == "parked" or at <= self.bench.now + bound, f"I5: {t.name!r} waits too long in {index}"
         assert index != "parked" or t.name in self.oracle.paused, f"I5: {t.name!r} is parked without a reason"
 
-    async def did(self, thread: str, call: Awaitable[Any], foretold: Callable[[], Row], told: Callable[[Any], Row]) -> Any:
+    async def did(
+        self, thread: str, call: Awaitable[Any], foretold: Callable[[], Row], told: Callable[[Any], Row]
+    ) -> Any:
         """The answer of a verb, which must be the one that was foretold; None if it was a refusal."""
         try:
             answer = await call
@@ -174,7 +185,8 @@ class World:
         except Foreign:
             answer, row = None, BROKEN
         except StoreError as error:
-            assert self.hurt[thread], f"{thread!r}: {type(error).__name__}: {error}"
+            if not self.hurt[thread]:
+                raise AssertionError(f"{thread!r}: {type(error).__name__}: {error}") from error
             answer, row = None, BROKEN
         if self.hurt[thread] and row[0] in ("broken", "lost", "x"):
             return None
@@ -225,4 +237,3 @@ class World:
         """A vandal took messages: they are lost, and nothing else is."""
         notes = self.oracle.threads[thread].notes
         self.lost.update(notes[entry].label for entry in gone)
-
