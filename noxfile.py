@@ -184,7 +184,7 @@ def simulate(session: nox.Session) -> None:
 
 @nox.session
 def stateful(session: nox.Session) -> None:
-    """Play random lives against an oracle, with a vandal in them: `-- --minutes 10 --seed 1`; without, lose answers too."""
+    """Play random lives against an oracle, with a vandal in them: `-- --minutes 9 --seed 1`; and lose answers."""
     _install(session, extras=["cli", "embedded"], groups=["test"])
     session.run("python", "-m", "tests.stateful", *session.posargs)
     if not session.posargs:
