@@ -30,7 +30,7 @@ class Bug:
 
 
 BUGS = (
-    Bug("no fence", "settle", "elseif l[1] ~= token or not r.first then", "elseif not r.first then"),
+    Bug("no fence", "settle", "elseif l[1] ~= token or not r.first", "elseif not r.first"),
     Bug("due removed at claim", "_grant", "place(thread, phase == 'run' and due or outbox, now + ttl, true)",
         "redis.call('ZREM', due, thread)"),
     Bug("no idempotent re-send", "_producer", "if p[1] ~= number then return nil end", "if true then return nil end"),

@@ -22,6 +22,11 @@ DELAYS = (0, 2.0, 100.0, None)
 class Steps(World):
     """A world, and what may be done in it. Numbers say which process, thread, claim: they are taken modulo."""
 
+    @property
+    def bytes_(self) -> bytes:
+        """All byte values; where every call is sent twice those that the admin can read."""
+        return bytes(range(128 if self.bench.sides[0].twice else 256))
+
     def thread(self, number: int) -> str:
         """A thread."""
         return THREADS[number % len(THREADS)]
@@ -89,7 +94,7 @@ class Steps(World):
 
     async def checkpoint(self, number: int, work: Work, chosen: int) -> None:
         """A runner keeps something: nothing, all byte values, a frame, a megabyte."""
-        data = HEAVY.encode() if chosen > 97 else (b"", bytes(range(256)), b"$-1\r\n")[chosen % 3]
+        data = HEAVY.encode() if chosen > 97 else (b"", self.bytes_, b"$-1\r\n")[chosen % 3]
         t = self.oracle.threads[work.lease.thread]
         await self.did(
             t.name, self.bench.sides[number].store.checkpoint(work.lease, data),
