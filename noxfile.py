@@ -190,6 +190,16 @@ def proof(session: nox.Session) -> None:
 
 
 @nox.session
+def stateful(session: nox.Session) -> None:
+    """Play random lives against an oracle, with a vandal in them: `-- --minutes 9 --seed 1`; and lose answers."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.stateful", *session.posargs)
+    if not session.posargs:
+        resent, env = "tests/integration/test_scripts_resend.py", {"STREAMBATCH_LONG": "1"}
+        session.run("python", "-m", "pytest", "-n", "2", resent, env=env)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Check the model of a thread in all its states, and break each of its defences: needs java; `-- --workers 2`."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=TLC, says="TLC, once; 2 MB")

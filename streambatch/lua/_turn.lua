@@ -13,11 +13,12 @@ local function live(deadline, own_ttl)
   return deadline > now and deadline - now <= own_ttl
 end
 
--- The end of a claim: what a re-sent verb must be answered is kept for a minute (rule 2).
+-- The end of a claim: what a re-sent verb must be answered is kept for as long as
+-- it is sent again: twice the lease, and what the last sending may take; a minute at least (rule 2).
 local function tombstone(k, op, answer)
   redis.call('HSET', k.lease, 'op', op, 'answer', answer)
   redis.call('HDEL', k.lease, 'token', 'claim', 'deadline')
-  redis.call('PEXPIRE', k.lease, 60000)
+  redis.call('PEXPIRE', k.lease, math.max(60000, 2 * ttl + 10000))
 end
 
 -- I7: a drained thread is in no index and leaves only what expires.

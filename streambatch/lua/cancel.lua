@@ -28,7 +28,7 @@ if run == '1' and v[1] then
 end
 local from, first, last, n, page = v[1] and '(' .. v[2] or '-', nil, nil, 0, nil
 while pending == '1' and (not page or #page > 0) do
-  page = redis.call('XRANGE', k.stream, from, '+', 'COUNT', 500)
+  page = redis.pcall('XRANGE', k.stream, from, '+', 'COUNT', 500)
   for j, entry in ipairs(page) do page[j] = entry[1] end
   if #page > 0 then
     first, last, n = first or page[1], page[#page], n + #page

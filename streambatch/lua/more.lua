@@ -18,7 +18,7 @@ for i = 0, (#ARGV - 15) / 3 - 1 do
     local members, bytes = redis.call('XRANGE', k.stream, r[1], r[2]), 0
     for _, entry in ipairs(members) do bytes = bytes + (tonumber(entry[2][8]) or 0) end
     local author, entries = members[1] and members[#members][2][6], {}
-    for _, entry in ipairs(redis.call('XRANGE', k.stream, '(' .. r[2], '+', 'COUNT', most - r[3]) or {}) do
+    for _, entry in ipairs(redis.pcall('XRANGE', k.stream, '(' .. r[2], '+', 'COUNT', most - r[3]) or {}) do
       local size = tonumber(entry[2][8]) or 0
       if bytes + size > most_bytes or split == '1' and entry[2][6] ~= author then break end
       bytes, w.b = bytes + size, math.max(0, w.b - size)

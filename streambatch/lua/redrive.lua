@@ -32,7 +32,8 @@ elseif word == 'redriven' then
   if w.n == 0 then w.f, w.w = now, tonumber(wait) end
   w.q = 0
   for _, entry in ipairs(entries) do
-    append(stream, length == 0 and prior, unpack(entry))
+    local new = append(stream, length == 0 and prior, unpack(entry))
+    if new.err then return 'broken' end  -- I1: a stream whose ids are used up takes none; the letter stays
     w.n, w.b, length = w.n + 1, w.b + (tonumber(entry[8]) or 0), length + 1
   end
   count('messages', #entries)

@@ -16,7 +16,7 @@ while a <= #ARGV do
   read('XLEN', k.stream) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then row = {'broken', bad}
   elseif l[2] == op then row = {string.match(l[3], '^(%a+)$') or 'kept', string.match(l[3], '%d+')}
-  elseif l[1] ~= token or not r.first then row = {'lost'}
+  elseif l[1] ~= token or not r.first or beyond({last = upto, dl = r.first}) then row = {'lost'}
   elseif v[7] and kind ~= 'cancelled' then row = {'cancelling', v[7]}
   else
     local n = r.last == upto and r.n or '-1'  -- I3: all that the Run saw, also what joined it and a stale replica forgot

@@ -4,11 +4,13 @@ Theory of operation. It listens on a unix socket and passes bytes on to another 
 into a black hole, those that are open and those that come; so a client sees what it sees behind a firewall that drops
 packets: no error, no end, no answer. `heal` lets new connections pass; a swallowed one stays dead for ever, because
 bytes of it are missing. `swallow(answers_only=True)` loses only the answers: the server does what it is asked.
+`forget` loses single answers to scripts, and closes their connection, so that the client knows at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +22,7 @@ class BlackHole:
         self.path = place
         self._target = target
         self._lost: tuple[bool, bool] = (False, False)
+        self.forget: Callable[[], bool] = lambda: False
         self._open: set[_Pair] = set()
         self._server: asyncio.Server | None = None
 
@@ -45,13 +48,21 @@ class BlackHole:
         """New connections pass again."""
         self._lost = (False, False)
 
+    def forgets(self, pair: _Pair, data: bytes, way: int) -> bool:
+        """Whether this answer to a script is lost."""
+        if way == 0:
+            pair.asked = pair.asked or b"EVAL" in data
+            return False
+        asked, pair.asked = pair.asked, False
+        return asked and self.forget()
+
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there = await asyncio.open_unix_connection(str(self._target))
         except OSError:
             writer.close()
             return
-        pair = _Pair((reader, writer), there, self._lost)
+        pair = _Pair((reader, writer), there, self._lost, self.forgets)
         self._open.add(pair)
         try:
             await pair.task
@@ -67,8 +78,11 @@ class _Pair:
         here: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         lost: tuple[bool, bool],
+        forgets: Callable[[_Pair, bytes, int], bool],
     ) -> None:
         self.lost = lost
+        self.asked = False
+        self._forgets = forgets
         self._writers = (here[1], there[1])
         self.task = asyncio.ensure_future(
             asyncio.gather(self._pass(here[0], there[1], 0), self._pass(there[0], here[1], 1))
@@ -77,6 +91,8 @@ class _Pair:
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, way: int) -> None:
         try:
             while data := await source.read(65536):
+                if self._forgets(self, data, way):
+                    break
                 if not self.lost[way]:
                     target.write(data)
                     await target.drain()

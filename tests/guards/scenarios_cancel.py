@@ -335,3 +335,11 @@ def a_release_waits_its_delay_too(w: World) -> None:
     turn = w.begin("m1")
     w.verb("release", turn, delay=50_000)
     assert w.index() == ("due", w.now + 50_000)
+
+
+def a_cancel_at_the_greatest_id_is_whole(w: World) -> None:
+    """P20: where somebody has used up the ids of a stream its Run can be cancelled, with nothing behind it."""
+    w.db.xadd(w.key("stream"), {"foreign": "1"}, id="18446744073709551615-18446744073709551615")
+    w.take()
+    said = w.attempt(lambda: w.cancel("a"))
+    assert said == "asked 0 - -", said

@@ -170,6 +170,14 @@ def a_resent_redrive_changes_nothing(w: World) -> None:
     assert w.length() == 1
 
 
+def a_full_stream_takes_no_letter(w: World) -> None:
+    """I1: where somebody has used up the ids of a stream a letter is not redriven, and not lost."""
+    w.verb("bury", w.begin("m1"))
+    w.db.xadd(w.key("stream"), {"foreign": "1"}, id="18446744073709551615-18446744073709551615")
+    assert w.attempt(lambda: _redrive(w, 50)) == "broken"
+    assert (w.length("dead", ""), w.length()) == (1, 1)
+
+
 def a_redriven_drained_thread_keeps_its_order(w: World) -> None:
     """I2, I12: on a drained thread redriven messages get ids after the last ones, though the clock was stepped back."""
     turn = w.begin("m1", "m2")

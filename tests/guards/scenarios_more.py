@@ -177,3 +177,11 @@ def what_joined_and_was_forgotten_is_committed(w: World) -> None:
     w.db.hset(w.key("run"), mapping=before)
     assert w.settle(turn, kind="none", upto=joined) == ["done"]
     assert w.length() == 0
+
+
+def nothing_is_behind_the_greatest_id(w: World) -> None:
+    """Rule 1: where somebody has used up the ids of a stream nothing joins the batch, and nothing aborts."""
+    w.db.xadd(w.key("stream"), {"foreign": "1"}, id="18446744073709551615-18446744073709551615")
+    turn = w.take()
+    said = w.attempt(lambda: w.verb("more", turn))
+    assert said == ["more", "0"], said

@@ -209,12 +209,14 @@ def an_ended_claim_is_over(w: World) -> None:
     assert w.length() == 1
 
 
-def a_tombstone_lasts_a_minute(w: World) -> None:
-    """Rule 2, I7: what a re-sent verb is answered stays for a minute, however old the lease, and no longer."""
+def a_tombstone_outlasts_its_resends(w: World) -> None:
+    """Rule 2, I7: what a re-sent verb is answered stays as long as it is sent again, or a minute, and no longer."""
     turn = w.begin("m1")
     w.db.pexpire(w.key("lease"), 10_000)
-    w.settle(turn, kind="none")
-    assert 50_000 < w.ttl("lease") <= 60_000
+    w.settle(turn, kind="none", ttl=3_000)
+    assert 59_000 < w.ttl("lease") <= 60_000
+    w.settle(w.begin("m2"), kind="none", ttl=45_000)
+    assert 99_000 < w.ttl("lease") <= 100_000
     assert w.hash("lease").keys() & {"token", "claim", "deadline"} == set()
 
 
@@ -308,3 +310,17 @@ def a_late_renewal_of_a_parked_thread(w: World) -> None:
     assert w.claim("a") == ["parked"]
     assert w.row("renew", token=turn.token) == ["renewed"]
     assert w.index() == ("due", w.now + 30_000)
+
+
+def a_settle_of_another_batch_changes_nothing(w: World) -> None:
+    """I3: a settle that was kept on its way meets its own token on a later batch: it is lost, nothing changes."""
+    turn = w.begin("m1", "m2")
+    before = w.hash("run")
+    w.settle(turn, kind="none")
+    later = w.begin("m3")
+    w.db.hset(w.key("lease"), "token", turn.token)
+    for upto in (before["first"], before["last"]):
+        held = w.snapshot()
+        assert w.row("settle", token=turn.token, op="late", upto=upto, kind="none") == ["lost"]
+        assert w.snapshot() == held
+    assert w.row("settle", token=turn.token, op="its own", upto=later["first"], kind="none") == ["done"]

@@ -81,6 +81,8 @@ CANCEL = (
         "Rule 1: nothing dropped aborts nothing."),
     Row("cancel", "remember(producer, number, word, producer_ttl)", "", s.a_resent_cancel_hits_no_other_run,
         "Rule 2: the answer is kept for a re-send."),
+    Row("cancel", "redis.pcall('XRANGE', k.stream, from", "redis.call('XRANGE', k.stream, from",
+        s.a_cancel_at_the_greatest_id_is_whole, "P20: a cancel does not end half-way."),
     Row("cancel", "close()", "", s.a_backlog_is_dropped, "Rule 10: counts leave with the call."),
     Row("cancel", "flags=allow-oom", "", s.a_full_server_ends_and_halves,
         "Rule 5: at maxmemory a backlog can be dropped."),

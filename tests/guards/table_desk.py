@@ -97,6 +97,8 @@ REDRIVE = (
         "I5, P20: a foreign run is no batch in hand."),
     Row("redrive", "if bad then return 'broken' end", "", heal.desk_verbs_pass_foreign_keys,
         "Rule 1: check, then write."),
+    Row("redrive", "if new.err then return 'broken' end", "", s.a_full_stream_takes_no_letter,
+        "I1: what could not be put back stays a letter."),
     Row("redrive", "while letter and j", "while j", s.a_resent_redrive_changes_nothing,
         "Rule 1: a letter that is gone aborts nothing."),
     Row("redrive", "if name == 'e' then", "if j == 99 then", s.a_redriven_batch_is_at_the_tail,

@@ -52,6 +52,8 @@ MORE = (
     Row("more", "if bad then", "if false then", heal.more_passes_foreign_keys, "Rule 1: check, then write."),
     Row("more", "elseif held == token and r[2] and r[5] == op then", "elseif false then",
         more.a_resent_more_is_answered_again, "Rule 2, I1: messages that joined are in the answer of a re-send."),
+    Row("more", "redis.pcall('XRANGE', k.stream, '(' .. r[2]", "redis.call('XRANGE', k.stream, '(' .. r[2]",
+        more.nothing_is_behind_the_greatest_id, "Rule 1: one thread whose ids are used up stops no other."),
     Row("more", "held == token and r[2] and r[5] == op", "r[2] and r[5] == op", more.a_late_resent_more_is_lost,
         "I3: a zombie is told."),
     Row("more", "held == token and r[2] then", "r[2] then", s.a_late_more_is_lost, "I3: a zombie takes no messages."),

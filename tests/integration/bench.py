@@ -5,8 +5,9 @@ script call of every side goes through `Side.sent`, and after each one I5 is che
 scripts get their `now` from it, so debounce, retries and the end of leases need no waiting; without one they ask the
 server. TTLs of keys are real in both cases; they are a minute and more.
 
-With `twice` each call is sent a second time right after the first: the answers must be equal and nothing in the
-namespace may change (rule 2 of the protocol). A call may be excused by name, with the reason in `RESENT`.
+With `twice` each call is sent a second time right after the first, or so many times more: the answers must be equal
+and nothing in the namespace may change (rule 2 of the protocol). A call may be excused by name, with the reason in
+`RESENT`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Bench:
 
     def __init__(self, server: Server, namespace: str) -> None:
         self.server = server
+        self.url = server.url
         self.namespace = namespace
         self.admin: Any = connect_async(server.admin_url)
         self.admin.connection_pool.connection_kwargs["driver_info"] = None  # else it reads files below our frames
@@ -83,7 +85,7 @@ class Bench:
         self.faults: list[AssertionError] = []
 
     async def side(
-        self, *, runs: bool = True, hands: bool = True, history: bool = False, twice: bool = False,
+        self, *, runs: bool = True, hands: bool = True, history: bool = False, twice: int = 0,
         codec: Codec | None = None, attach: bool = True, **settings: Any,
     ) -> Side:  # fmt: skip
         """Open a side: a process that runs and delivers, unless told otherwise."""
@@ -135,6 +137,12 @@ class Bench:
         await self.admin.aclose()
         self.verdict()
 
+    def named(self, store: Store) -> None:
+        """A store was made; a bench that compares lives gives it a name that is always the same."""
+
+    async def over(self, calls: Sequence[Call]) -> None:
+        """An exchange is over, however often it was sent."""
+
     def verdict(self) -> None:
         """Raise the first fault that was found after a call."""
         faults, self.faults = self.faults, []
@@ -146,16 +154,17 @@ class Side:
     """One process on the bench."""
 
     def __init__(
-        self, bench: Bench, settings: Settings, codec: Codec, *, runs: bool, hands: bool, history: bool, twice: bool
+        self, bench: Bench, settings: Settings, codec: Codec, *, runs: bool, hands: bool, history: bool, twice: int
     ) -> None:
         self.bench = bench
         self.twice = twice
         self.events: list[Event] = []
-        self.client: Any = cast("Any", _connect).client_of(bench.server.url, settings, 8 + 4 * settings.partitions)[0]
+        self.client: Any = cast("Any", _connect).client_of(bench.url, settings, 8 + 4 * settings.partitions)[0]
         self.store = Store(
             self.client, Keys(bench.namespace, settings.partitions), settings, codec, self.events.append,
             runs=runs, hands=hands, history=history,
         )  # fmt: skip
+        bench.named(self.store)
         self.store.clock = str(bench.now) if bench.now else ""
         self.producer = self.store.producer
         self.number = 0
@@ -191,10 +200,10 @@ class Side:
             answers = await exchange(calls, *rest)
             try:
                 await self.sent(calls, answers)
-                if self.twice:
-                    before = await self.bench.dump()
-                    again = await exchange(calls, *rest)
+                before = await self.bench.dump() if self.twice else {}
+                for again in [await exchange(calls, *rest) for _ in range(self.twice)]:
                     await self.same(calls, answers, again, before)
+                await self.bench.over(calls)
             except AssertionError as fault:  # a lane must not see it; the bench raises it at its end
                 self.bench.faults.append(fault)
             return answers
@@ -321,7 +330,8 @@ class Side:
             claim = await self.claim(thread)
             if isinstance(claim, Work):
                 seen += await self.texts(claim)
-                await self.settle(claim, "")
+                batch, cancelled = self.seen[claim.lease.token], bool(claim.cancel)
+                await self.store.settle(claim.lease, batch, Answer(), "", go_on=False, cancelled=cancelled)
             elif isinstance(claim, Handover):
                 seen.append("reply")
                 await self.store.delivered(claim.lease, go_on=False)

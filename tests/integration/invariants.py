@@ -156,13 +156,15 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
     value = table.concat(rows, '\\2')
   end
   out[#out + 1] = key
-  out[#out + 1] = kind .. ' ' .. value
+  local ttl = redis.call('PTTL', key)  -- coarse: the same whenever it was set within some seconds
+  ttl = ARGV[2] == '' and '' or ttl < 0 and 'for ever ' or math.floor(ttl / 10000 + 0.65) * 10 .. ' s '
+  out[#out + 1] = ttl .. kind .. ' ' .. value
 end
 return out
 """
 
 
-async def dump(admin: Any, namespace: str) -> dict[str, str]:
-    """Everything a namespace holds, TTLs left out: what a re-sent call must not change."""
-    flat = await admin.eval(_DUMP, 0, f"sb1:{{{namespace}.")
+async def dump(admin: Any, namespace: str, *, ttl: bool = False) -> dict[str, str]:
+    """Everything a namespace holds, with *ttl* also how long, coarsely: what a re-sent call must not change."""
+    flat = await admin.eval(_DUMP, 0, f"sb1:{{{namespace}.", "ttl" if ttl else "")
     return dict(zip(flat[::2], flat[1::2], strict=True))

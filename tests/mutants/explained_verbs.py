@@ -65,7 +65,7 @@ ROWS: tuple[Why, ...] = (
         ("1 -> 2",), PAIR),
     Why("cancel", "while pending == '1' and (not page or #page > 0) do",
         ("0 -> 1",), "A page of one is the last one."),
-    Why("cancel", "page = redis.call('XRANGE', k.stream, from, '+', 'COUNT', 500)",
+    Why("cancel", "page = redis.pcall('XRANGE', k.stream, from, '+', 'COUNT', 500)",
         ("500 -> 1000", "500 -> 501"), "The size of a page: all pages are read."),
     Why("cancel", "from = '(' .. last",
         ("deleted", "'(' -> ''"), "What was read was deleted, so it is in no further range."),

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from streambatch import _scripts
 from streambatch._turn import Turn
-from tests.guards.bench import SOURCES, compose
+from tests.guards.bench import SOURCES, Sources, compose
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Bug:
 
 
 BUGS = (
-    Bug("no fence", "settle", "elseif l[1] ~= token or not r.first then", "elseif not r.first then"),
+    Bug("no fence", "settle", "elseif l[1] ~= token or not r.first", "elseif not r.first"),
     Bug("due removed at claim", "_grant", "place(thread, phase == 'run' and due or outbox, now + ttl, true)",
         "redis.call('ZREM', due, thread)"),
     Bug("no idempotent re-send", "_producer", "if p[1] ~= number then return nil end", "if true then return nil end"),
@@ -62,7 +62,13 @@ def planted(bug: Bug) -> Generator[None]:
             yield
         return
     assert bug.before in SOURCES[bug.file], f"{bug.name}: the guard is not in {bug.file}.lua"
-    sources = {**SOURCES, bug.file: SOURCES[bug.file].replace(bug.before, bug.after, 1)}
+    with composed({**SOURCES, bug.file: SOURCES[bug.file].replace(bug.before, bug.after, 1)}):
+        yield
+
+
+@contextmanager
+def composed(sources: Sources) -> Generator[None]:
+    """The package's scripts are made of other texts while the body runs."""
     scripts = [script for script in vars(_scripts).values() if isinstance(script, _scripts.Script)]
     kept = [(script, script.text, script.sha) for script in scripts]
     try:
