@@ -268,3 +268,43 @@ async def test_a_silent_sentinel_does_not_stand_in_the_way(several: Several, nam
         async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
             reply = await (await queue.submit("t", "hi")).reply(timeout=10)
             assert reply is not None
+
+
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client asks the nodes in the order it knows them, which else is left to chance: the worst case each time."""
+    monkeypatch.setattr("redis.asyncio.cluster.random.shuffle", list[Any])
+
+
+@pytest.mark.parametrize("several", [name for name in TOPOLOGIES if name.startswith("cluster")], indirect=True)
+@pytest.mark.usefixtures("in_order")
+async def test_silent_nodes_do_not_stand_in_the_way(several: Several, namespace: str) -> None:
+    """Two nodes of the URL accept connections and say nothing; the third one tells the slots."""
+    with socket() as one, socket() as two:
+        for silent in (one, two):
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+        names = ",".join(f"127.0.0.1:{silent.getsockname()[1]}" for silent in (one, two))
+        url = several.url.replace("@", f"@{names},")
+        async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
+            reply = await (await queue.submit("t", "hi")).reply(timeout=10)
+            assert reply is not None
+
+
+@pytest.mark.parametrize("mortal", [f"cluster {next(iter(kinds()))}"], indirect=True)  # it takes half a minute
+@pytest.mark.usefixtures("in_order")
+async def test_a_frozen_master_is_left_for_its_replica(mortal: Several, namespace: str) -> None:
+    """It stays silent, and first in the client's list, until the end; then it wakes, and is a replica."""
+    async with opened(mortal, namespace) as (_, there):
+        threads = [f"t{number}" for number in range(12)]
+        await asyncio.gather(*(said(there, thread, "a") for thread in threads))
+        frozen, replica = mortal.servers[0], mortal.servers[3]
+        frozen.stop()
+        try:
+            waits = [asyncio.create_task(said(there, thread, "b")) for thread in threads]
+            await wait_for(lambda: replica.admin().info()["role"] == "master", "the new master", deadline=30)
+            assert await asyncio.gather(*waits) == ["1: b"] * len(threads)
+        finally:
+            frozen.cont()
+        await wait_for(lambda: frozen.admin().info()["role"] == "slave", "the old one to give way", deadline=30)
+        assert await asyncio.gather(*(said(there, thread, "c") for thread in threads)) == ["1: c"] * len(threads)
