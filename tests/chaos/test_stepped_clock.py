@@ -41,8 +41,8 @@ async def test_nothing_is_lost_and_nothing_is_done_twice(
     """Under load: all that was acknowledged is answered, once and in order (I1, I2, I3), and the workers live on."""
     url, steps = stepped.server.url, list(STEPS)
     random.Random(5).shuffle(steps)
-    workers = [await act(name, url, work=0.05) for name in ("a", "b")]
-    queue = await open_queue(url, max_wait=0.2)
+    workers = [await act(name, url, work=0.02) for name in ("a", "b")]
+    queue = await open_queue(url, max_wait=0.2, max_pending=10_000)
     writers = Writers(queue)
     tasks = [asyncio.create_task(writers.write(f"t{number}")) for number in range(THREADS)]
     for step in steps:
