@@ -200,6 +200,14 @@ def stateful(session: nox.Session) -> None:
 
 
 @nox.session
+def masters(session: nox.Session) -> None:
+    """Let the servers of a Sentinel set-up and of a Cluster die, freeze and hand over under load: `-- --minutes 5`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.masters", *session.posargs)
+    session.run("python", "-m", "tests.masters.prefixes")
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Check the model of a thread in all its states, and break each of its defences: needs java; `-- --workers 2`."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=TLC, says="TLC, once; 2 MB")

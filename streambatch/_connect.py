@@ -79,7 +79,7 @@ def _common(settings: Settings, connections: int) -> dict[str, Any]:
 def client_of(target: object, settings: Settings, connections: int) -> tuple[Client, bool]:
     """A client for a URL (ours, to be closed) or the user's client (not ours)."""
     if isinstance(target, RedisCluster):
-        return Cluster(target, ours=False), False
+        return Cluster(target, ours=False, quick=settings.patience), False
     if isinstance(target, Redis):
         limit: int = cast("Any", target).connection_pool.max_connections
         if limit < connections:

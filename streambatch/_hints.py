@@ -76,7 +76,8 @@ class Hints:
 
     async def _listen(self, channels: Sequence[bytes]) -> None:
         pool: Any = at(self._client, channels[0].decode()).connection_pool
-        connection = await pool.get_connection()
+        async with asyncio.timeout(self.SILENCE):  # a server that accepts and says nothing
+            connection = await pool.get_connection()
         try:
             await connection.send_command("SSUBSCRIBE", *channels)
             asked = False

@@ -248,6 +248,7 @@ class Wire:
         except (ConnectionError, TimeoutError, OSError) as error:
             if _login(error):
                 raise Refused("the server refused the user name or password", "WRONGPASS") from None
+            moved(self._pool)  # a node that went silent may have been replaced
             raise Unreachable(f"the server does not answer: {_plain(error)}", sent=self.sent) from None
         except RedisError as error:  # a greeting refused while connecting: LOADING, MISCONF, too many clients
             raise _ours(error) from None

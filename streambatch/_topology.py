@@ -13,6 +13,11 @@ what may be sent again is our callers' knowledge, not the client's. A connection
 the slot's master. When that node cannot be reached or says MOVED, ASK or CLUSTERDOWN, the connection is closed, the map
 is read again before the next one, and the call comes again with its usual back-off, for it is one of those that pass.
 
+A node may also accept a connection and say nothing: it is frozen, or its host is. So each node gets a moment (`_quick`)
+to tell the slots, and another to greet a new connection; then the next one is asked. The map is read by one task for
+all who wait for it: to cancel it with the first of them would leave a connection in redis-py's pool with an answer
+still under way, and the next reading would take that answer for its own.
+
 While a slot migrates, its keys are on two nodes, and a script that names an absent one is refused (TRYAGAIN) on both:
 the partitions in that slot stand still until it is finalised, nothing is lost, and leases that end meanwhile are
 claimed again afterwards. With a slot migration that is atomic (Valkey 9) there is no such time.
@@ -40,14 +45,18 @@ class Cluster:
     Args:
         client: redis-py's, of which the map of slots is used and nothing else.
         ours: whether we made it. One that a user brought is initialised as a whole, or its owner could not close it.
+        quick: seconds for a node to accept and greet a connection.
     """
 
-    def __init__(self, client: RedisCluster, *, ours: bool) -> None:
+    def __init__(self, client: RedisCluster, *, ours: bool, quick: float = 1.0) -> None:
         self.client = client
+        self.quick = quick
+        # Whoever exchanges has a limit of its own; only the reading of the map needs one for each answer.
+        self.unlimited: dict[str, Any] = {"socket_timeout": None} if ours else {}
         self._whole = ours
         self._slots: dict[int, Slot] = {}
         self._stale = True
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     def at(self, key: str) -> Slot:
         """The pool of the slot that a key is in."""
@@ -56,22 +65,29 @@ class Cluster:
 
     async def master(self, slot: int) -> ClusterNode:
         """The node that a slot's master runs on. Raises ConnectionError."""
+        if self._stale:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read())
+                self._reading.add_done_callback(_heard)
+            await asyncio.shield(self._reading)
         manager: Any = self.client.nodes_manager
-        async with self._lock:
-            if self._stale:
-                try:
-                    if not self._whole:
-                        await self.client.initialize()
-                        self._whole = True
-                    await manager.initialize()
-                except (RedisError, RedisClusterException) as error:
-                    raise ConnectionError(f"no node of the cluster tells its slots: {error}") from None
-                self._stale = False
         try:
             return manager.get_node_from_slot(slot)
         except (RedisError, RedisClusterException, KeyError):
             self._stale = True
             raise ConnectionError(f"slot {slot} is served by no node") from None
+
+    async def _read(self) -> None:
+        """Read the map of slots. Raises ConnectionError."""
+        manager: Any = self.client.nodes_manager
+        try:
+            if not self._whole:
+                await self.client.initialize()
+                self._whole = True
+            await manager.initialize()
+        except (RedisError, RedisClusterException) as error:
+            raise ConnectionError(f"no node of the cluster tells its slots: {error}") from None
+        self._stale = False
 
     def moved(self) -> None:
         """The map of slots is out of date."""
@@ -79,6 +95,9 @@ class Cluster:
 
     async def aclose(self) -> None:
         """Close the client that we made: it counts as not initialised, so its parts are closed one by one."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
         manager: Any = self.client.nodes_manager
         await manager.aclose()
         await manager.aclose("startup_nodes")
@@ -104,9 +123,10 @@ class Slot:
     async def get_connection(self) -> Any:
         """A new connection to the slot's master. Raises ConnectionError."""
         node: Any = await self._cluster.master(self._number)
-        connection = node.connection_class(**node.connection_kwargs)
+        connection = node.connection_class(**node.connection_kwargs | self._cluster.unlimited)
         try:
-            await connection.connect()
+            async with asyncio.timeout(self._cluster.quick):
+                await connection.connect()
         except BaseException:
             self._cluster.moved()
             await connection.disconnect(nowait=True)
@@ -115,6 +135,12 @@ class Slot:
 
     async def release(self, connection: Any) -> None:
         """It is closed already; nothing is kept."""
+
+
+def _heard(reading: asyncio.Task[None]) -> None:
+    """Whoever waits for the map raises its error; if all have been cancelled, nobody needs to hear of it."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 Client = Redis | Cluster
@@ -165,9 +191,10 @@ def cluster_of(url: str, common: dict[str, Any]) -> Cluster:
     given = {name: value for name, value in common.items() if name not in ("timeout", "retry_on_error")} | login
     if query.get("ssl", "").lower() == "true":
         given["ssl"] = True
-    given["socket_connect_timeout"] = _quick(common)
+    quick = _quick(common)
+    given["socket_connect_timeout"] = given["socket_timeout"] = quick
     nodes = [ClusterNode(host, port) for host, port in hosts]
-    return Cluster(cast("Any", RedisCluster)(startup_nodes=nodes, **given), ours=True)
+    return Cluster(cast("Any", RedisCluster)(startup_nodes=nodes, **given), ours=True, quick=quick)
 
 
 def _quick(common: dict[str, Any]) -> float:

@@ -11,6 +11,7 @@ there, so whoever reads the line knows at which step the process is killed. Most
 ============ ==================================================================================
 run          in the runner, on the event loop: renewals go on until the process is killed
 freeze       in the runner: the process stops itself with SIGSTOP and goes on at SIGCONT
+asleep       in the runner: blocking code, so the event loop stands still for two leases and a half
 answered     in the listener, at the Answered event: committed, not yet handed over
 deliver      at the start of the deliver callback
 delivering   there too, but on the event loop
@@ -28,6 +29,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +91,9 @@ class Actor:
         elif self.cast.hold == "freeze":
             print("HELD freeze")
             os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.cast.hold == "asleep":
+            print("HELD asleep")
+            time.sleep(2.5 * self.cast.settings["lease"])  # what a user's runner should not do
         await asyncio.sleep(self.cast.work)  # what a provider takes
         self.note("end", batch.thread, batch.id, members, batch.attempt)
         if "dead" in texts:

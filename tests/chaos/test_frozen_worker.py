@@ -7,10 +7,16 @@ if the Run returns before it looks, by the server, which compares the token and 
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chaos.conftest import OpenQueue, StartActor
 from tests.chaos.ledger import Ledger
 from tests.chaos.tools import commits, drained
+from tests.conftest import StartServer
 from tests.rig import Server
+from tests.rig.servers import kinds
+
+LEASE = 0.6  # seconds; a third of it is what a busy machine may be late
 
 
 async def test_the_settle_of_a_late_finisher_is_refused(
@@ -87,3 +93,50 @@ async def test_a_frozen_run_that_wakes_is_cancelled(
     assert [note.who for note in ledger.read("end")] == ["second"]
     assert [note.who for note in ledger.read("deliver")] == ["second"]
     assert len(commits(server, namespace, "t")) == 1
+
+
+async def test_blocking_code_loses_the_thread_and_not_the_message(
+    url: str, server: Server, namespace: str, act: StartActor, open_queue: OpenQueue, ledger: Ledger
+) -> None:
+    """P7: a runner blocks its event loop for longer than two leases. It is committed by another one, once."""
+    queue = await open_queue(url)
+    second = await act("second", url)
+    second.sigstop()  # so that the other one gets the message, and this one needs no time to start
+    first = await act("first", url, hold="asleep", trace=True)
+    await queue.submit("t", "text", message_id="m1")
+    await first.expect("HELD asleep")
+    second.sigcont()
+    await second.expect("DELIVER t")
+    await first.expect("END t|EVENT Lost t")
+    await drained(queue)
+    assert [(note.who, note.members) for note in ledger.read("deliver")] == [("second", ("m1",))]
+    assert [(note.who, note.attempt) for note in ledger.read("begin")] == [("first", 1), ("second", 2)]
+    assert len(commits(server, namespace, "t")) == 1
+
+    await queue.submit("u", "text", message_id="m2")  # the one that slept, or the other one: the thread goes on
+    await drained(queue)
+    assert ledger.answered("u") == ["m2"]
+    assert first.returncode is second.returncode is None
+
+
+@pytest.mark.parametrize("server_kind", [next(iter(kinds()))], indirect=True)  # it takes twenty leases
+async def test_a_run_of_twenty_leases_is_run_once(
+    start_server: StartServer, act: StartActor, open_queue: OpenQueue, ledger: Ledger
+) -> None:
+    """P7: an idle worker stands by the whole time, and now and then two renewals in a row lose their connection."""
+    server = start_server()
+    queue = await open_queue(server.url, lease=LEASE)
+    first = await act("first", server.url, hold="run", trace=True, lease=LEASE)
+    await queue.submit("t", "text", message_id="m1")
+    await first.expect("HELD run")
+    second = await act("second", server.url, lease=LEASE)
+    for number in range(60):  # one for each third of a lease
+        await first.expect("SENT renew")
+        if number % 12 in (0, 1):
+            server.admin().client_kill_filter(_type="normal", skipme=True)
+    await first.send("go")
+    await first.expect("DELIVER t")
+    await drained(queue)
+    assert [(note.who, note.attempt) for note in ledger.read("begin")] == [("first", 1)]
+    assert [note.who for note in ledger.read("deliver")] == ["first"]
+    assert not [line for child in (first, second) for line in child.lines if "Lost" in line or "Restarted" in line]

@@ -20,7 +20,7 @@ from streambatch import Batch, BatchQueue, Reply, RunCancelled, StoreAway, Store
 from streambatch._keys import Keys
 from tests.rig import wait_for
 from tests.rig.servers import ADMIN_PASSWORD, free_port, kinds
-from tests.rig.several import SLOTS, Nodes, Sentinels
+from tests.rig.several import Nodes, Sentinels
 
 Several = Sentinels | Nodes
 FAST: dict[str, Any] = {"log": False, "debounce": 0.1, "lease": 2.0, "backoff": 0.1, "submit_timeout": 20}
@@ -197,7 +197,9 @@ async def test_a_slot_moves_while_its_threads_talk(kind: str, namespace: str) ->
             keys = Keys(namespace, PARTITIONS)
             talk = [asyncio.create_task(_chat(there, thread)) for thread in threads]
             slot = int(nodes.masters[0].admin().execute_command("CLUSTER", "KEYSLOT", keys.of(0, "meta")))
-            await asyncio.to_thread(move, nodes, slot)
+            source = nodes.owner(slot)
+            target = next(node for node in nodes.masters if node is not source)
+            await asyncio.to_thread(nodes.move, slot, source, target)
             for task in talk:
                 assert await task == [str(number) for number in range(10)]
             assert (await there.queue.stats()).messages == 0
@@ -209,22 +211,6 @@ async def test_a_slot_moves_while_its_threads_talk(kind: str, namespace: str) ->
 async def _chat(side: Side, thread: str) -> list[str]:
     """Ten messages, each after the reply to the one before."""
     return [(await said(side, thread, str(number))).partition(" ")[2] for number in range(10)]
-
-
-def move(nodes: Nodes, slot: int) -> None:
-    """Move a slot to another node, key by key, as the tools do."""
-    assert 0 <= slot < SLOTS
-    each = -(-SLOTS // 3)
-    source, target = nodes.masters[slot // each], nodes.masters[(slot // each + 1) % 3]
-    names = [node.admin().execute_command("CLUSTER", "MYID") for node in (source, target)]
-    target.admin().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
-    source.admin().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
-    while found := source.admin().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 20):
-        source.admin().execute_command(
-            "MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "AUTH2", "admin", ADMIN_PASSWORD, "KEYS", *found
-        )
-    for node in (target, source, *nodes.masters):
-        node.admin().execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
 
 
 @pytest.mark.parametrize(
@@ -268,3 +254,43 @@ async def test_a_silent_sentinel_does_not_stand_in_the_way(several: Several, nam
         async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
             reply = await (await queue.submit("t", "hi")).reply(timeout=10)
             assert reply is not None
+
+
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client asks the nodes in the order it knows them, which else is left to chance: the worst case each time."""
+    monkeypatch.setattr("redis.asyncio.cluster.random.shuffle", list[Any])
+
+
+@pytest.mark.parametrize("several", [name for name in TOPOLOGIES if name.startswith("cluster")], indirect=True)
+@pytest.mark.usefixtures("in_order")
+async def test_silent_nodes_do_not_stand_in_the_way(several: Several, namespace: str) -> None:
+    """Two nodes of the URL accept connections and say nothing; the third one tells the slots."""
+    with socket() as one, socket() as two:
+        for silent in (one, two):
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+        names = ",".join(f"127.0.0.1:{silent.getsockname()[1]}" for silent in (one, two))
+        url = several.url.replace("@", f"@{names},")
+        async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
+            reply = await (await queue.submit("t", "hi")).reply(timeout=10)
+            assert reply is not None
+
+
+@pytest.mark.parametrize("mortal", [f"cluster {next(iter(kinds()))}"], indirect=True)  # it takes half a minute
+@pytest.mark.usefixtures("in_order")
+async def test_a_frozen_master_is_left_for_its_replica(mortal: Several, namespace: str) -> None:
+    """It stays silent, and first in the client's list, until the end; then it wakes, and is a replica."""
+    async with opened(mortal, namespace) as (_, there):
+        threads = [f"t{number}" for number in range(12)]
+        await asyncio.gather(*(said(there, thread, "a") for thread in threads))
+        frozen, replica = mortal.servers[0], mortal.servers[3]
+        frozen.stop()
+        try:
+            waits = [asyncio.create_task(said(there, thread, "b")) for thread in threads]
+            await wait_for(lambda: replica.admin().info()["role"] == "master", "the new master", deadline=30)
+            assert await asyncio.gather(*waits) == ["1: b"] * len(threads)
+        finally:
+            frozen.cont()
+        await wait_for(lambda: frozen.admin().info()["role"] == "slave", "the old one to give way", deadline=30)
+        assert await asyncio.gather(*(said(there, thread, "c") for thread in threads)) == ["1: c"] * len(threads)

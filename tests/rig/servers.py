@@ -27,7 +27,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,9 @@ class Server:
     """One server process under the control of a test."""
 
     def __init__(
-        self, kind: str, *, aof: str | None = None, maxmemory: str | None = None, options: Iterable[str] = ()
-    ) -> None:
+        self, kind: str, *, aof: str | None = None, maxmemory: str | None = None, options: Iterable[str] = (),
+        keeps: bool = False, env: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """Start the server and wait until it answers.
 
         Args:
@@ -88,6 +89,8 @@ class Server:
             aof: None for no append-only file, or its appendfsync: "always", "everysec", "no".
             maxmemory: A limit such as "50mb"; without one memory is not limited.
             options: Further arguments of the program, such as ("--maxclients", "20").
+            keeps: CONFIG REWRITE works: what is configured later is remembered over a restart.
+            env: Variables added to the program's environment.
         """
         self.kind = kind
         self._more = [
@@ -99,6 +102,10 @@ class Server:
         parent = None if len(tempfile.gettempdir()) < 60 else "/tmp"
         self.dir = Path(tempfile.mkdtemp(prefix="streambatch-", dir=parent))
         self.socket = self.dir / "server.sock"
+        self._file = [self.dir / "server.conf"] if keeps else []
+        for file in self._file:
+            file.touch()
+        self._env = None if env is None else {**os.environ, **env}
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -193,11 +200,12 @@ class Server:
         named = ["--dir", self.dir, "--unixsocket", self.socket, "--aclfile", self._acl_file]
         logged = ["--logfile", self.dir / "server.log", "--save", ""]
         self._process = subprocess.Popen(
-            [kinds()[self.kind], *fixed.split(), *small.split(), *named, *logged, *self._more],
+            [kinds()[self.kind], *self._file, *fixed.split(), *small.split(), *named, *logged, *self._more],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the tests; they end the server
+            env=self._env,
         )
         self._watchdog = watchdog(self._process.pid)
 

@@ -49,8 +49,8 @@ class Sentinels:
     def __init__(self, kind: str) -> None:
         self.servers: list[Server] = []
         self.ports = [free_port() for _ in range(3)]
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._watchdogs: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._watchdogs: dict[int, subprocess.Popen[bytes]] = {}
         try:
             self._build(kind)
         except BaseException:
@@ -58,17 +58,44 @@ class Sentinels:
             raise
 
     def _build(self, kind: str) -> None:
-        master = Server(kind, aof="everysec", options=_AUTH)
-        self.servers.append(master)
-        replica = ("--replicaof", f"127.0.0.1 {master.port}")
-        self.servers.append(Server(kind, aof="everysec", options=(*_AUTH, *replica)))
-        folders = [Path(master.dir) / f"sentinel{number}" for number in range(3)]
-        until(lambda: self.servers[1].admin().info()["master_link_status"] == "up", "the replica")
-        for port, folder in zip(self.ports, folders, strict=True):
-            folder.mkdir()
-            self._processes.append(_sentinel(kind, port, folder, master.port, self.SERVICE))
-            self._watchdogs.append(watchdog(self._processes[-1].pid))
-        until(lambda: all(self._sees(port) for port in self.ports), "the Sentinels to know each other")
+        # Sentinel lets the servers keep what it tells them, so that one that comes back knows what it was.
+        self.servers += [Server(kind, aof="everysec", options=_AUTH, keeps=True)]
+        self.servers += [Server(kind, aof="everysec", options=_AUTH, keeps=True)]
+        master, replica = self.servers
+        replica.admin().execute_command("REPLICAOF", "127.0.0.1", master.port)
+        replica.admin().execute_command("CONFIG", "REWRITE")
+        self._files = [_configured(port, master, self.SERVICE, number) for number, port in enumerate(self.ports)]
+        until(lambda: replica.admin().info()["master_link_status"] == "up", "the replica")
+        self._kind = kind
+        for number in range(len(self.ports)):
+            self.start_sentinel(number)
+        until(self.agreed, "the Sentinels to know each other")
+
+    def start_sentinel(self, number: int) -> None:
+        """Start one of the Sentinels, for the first time or again."""
+        self._processes[number] = subprocess.Popen(
+            [kinds()[self._kind], self._files[number], "--sentinel"], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self._watchdogs[number] = watchdog(self._processes[number].pid)
+
+    def kill_sentinel(self, number: int) -> None:
+        """Kill one of the Sentinels (SIGKILL)."""
+        watch, process = self._watchdogs.pop(number), self._processes.pop(number)
+        for one in (watch, process):
+            one.kill()
+            one.wait()
+        assert watch.stdin is not None
+        watch.stdin.close()
+
+    def ask(self, number: int, *command: str) -> Any:
+        """Ask one of the Sentinels."""
+        with contextlib.closing(connect(f"redis://127.0.0.1:{self.ports[number]}")) as client:
+            return client.execute_command(*command)
+
+    def agreed(self) -> bool:
+        """Whether all Sentinels see each other, a master that is up, and its replica."""
+        return all(self._sees(port) for port in self.ports)
 
     def _sees(self, port: int) -> bool:
         with contextlib.closing(connect(f"redis://127.0.0.1:{port}")) as client:
@@ -94,28 +121,24 @@ class Sentinels:
 
     def close(self) -> None:
         """End all."""
-        for process in (*self._watchdogs, *self._processes):
-            process.kill()
-            process.wait()
-        for watch in self._watchdogs:
-            assert watch.stdin is not None
-            watch.stdin.close()
+        for number in list(self._processes):
+            self.kill_sentinel(number)
         for server in reversed(self.servers):
             server.close()
 
 
-def _sentinel(kind: str, port: int, folder: Path, master: int, service: str) -> subprocess.Popen[bytes]:
+def _configured(port: int, master: Server, service: str, number: int) -> Path:
+    """Write the configuration of a Sentinel, and say where it is."""
+    folder = Path(master.dir) / f"sentinel{number}"
+    folder.mkdir()
     file = folder / "sentinel.conf"
     file.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/log\n"
-        f"sentinel monitor {service} 127.0.0.1 {master} 2\n"
+        f"sentinel monitor {service} 127.0.0.1 {master.port} 2\n"
         f"sentinel auth-user {service} admin\nsentinel auth-pass {service} {ADMIN_PASSWORD}\n"
         f"sentinel down-after-milliseconds {service} 1500\nsentinel failover-timeout {service} 3000\n"
     )
-    return subprocess.Popen(
-        [kinds()[kind], file, "--sentinel"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    return file
 
 
 class Nodes:
@@ -154,7 +177,7 @@ class Nodes:
         for master, replica in zip(self.masters, self.servers[3:], strict=False):
             name = master.admin().execute_command("CLUSTER", "MYID")
             until(lambda r=replica, n=name: r.admin().execute_command("CLUSTER", "REPLICATE", n), "a replica")
-        until(lambda: all(self._is_up(server) for server in self.servers), "the cluster")
+        until(lambda: all(self.is_up(server) for server in self.servers), "the cluster")
 
     @property
     def masters(self) -> list[Server]:
@@ -164,15 +187,38 @@ class Nodes:
     def _knows(self, server: Server) -> bool:
         return self._info(server)["cluster_known_nodes"] == str(len(self.servers))
 
-    def _is_up(self, server: Server) -> bool:
+    def is_up(self, server: Server) -> bool:
+        """Whether a node sees all slots served and has all the data that it should have."""
         info = self._info(server)
-        linked = server in self.masters or server.admin().info()["master_link_status"] == "up"
+        told = server.admin().info("replication")
+        linked = told["role"] == "master" or told["master_link_status"] == "up"
         return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS) and bool(linked)
 
     @staticmethod
     def _info(server: Server) -> dict[str, str]:
         said: str = server.admin().execute_command("CLUSTER", "INFO")
         return dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+
+    def owner(self, slot: int) -> Server:
+        """The master that serves a slot, as one of the nodes says."""
+        rows: list[Any] = self.servers[0].admin().execute_command("CLUSTER SLOTS")
+        for first, last, master, *_ in rows:
+            if int(first) <= slot <= int(last):
+                return next(server for server in self.servers if server.port == int(master[1]))
+        raise RuntimeError(f"nobody serves slot {slot}")
+
+    def move(self, slot: int, source: Server, target: Server) -> None:
+        """Move a slot to another node, key by key, as the tools do."""
+        names = [node.admin().execute_command("CLUSTER", "MYID") for node in (source, target)]
+        target.admin().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+        source.admin().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+        while found := source.admin().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 20):
+            source.admin().execute_command(
+                "MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "AUTH2", "admin", ADMIN_PASSWORD, "KEYS", *found
+            )
+        others = [server for server in self.servers if server.admin().info("replication")["role"] == "master"]
+        for node in (target, source, *others):
+            node.admin().execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
 
     @property
     def url(self) -> str:
