@@ -10,8 +10,8 @@ import argparse
 import asyncio
 import time
 
-from tests.rig.servers import kinds
 from tests.masters.play import Options, soak
+from tests.rig.servers import kinds
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ from streambatch._keys import Keys
 from tests.chaos.actor import Cast
 from tests.chaos.ledger import Ledger, Note
 from tests.chaos.tools import drained
-from tests.rig import Child
-from tests.rig.several import Nodes, Sentinels
 from tests.masters.judge import Figures, Judge
 from tests.masters.places import ClusterPlace, Place, SentinelPlace
 from tests.masters.talker import PATIENCE, Part
+from tests.rig import Child
+from tests.rig.several import Nodes, Sentinels
 
 PARTITIONS = 6
 DRAIN = 60.0

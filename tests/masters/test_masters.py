@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.ledger import Note
-from tests.rig.servers import kinds
 from tests.masters.judge import Figures, Judge
 from tests.masters.play import Options, soak
 from tests.masters.prefixes import sample, sweep
+from tests.rig.servers import kinds
 
 CLEAN = [
     Note("ask", "s", "t", "", ("a",), 0, 1.0),
