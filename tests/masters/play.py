@@ -90,7 +90,7 @@ class Soak:
         return self.figures
 
     async def _start(self, what: str, part: Cast | Part) -> Child:
-        child = await Child.start(f"tests/{'chaos' if what == 'actor' else 'soak'}/{what}.py", part.line())
+        child = await Child.start(f"tests/{'chaos' if what == 'actor' else 'masters'}/{what}.py", part.line())
         self.children.append(child)
         await child.expect("READY", deadline=60)
         return child
