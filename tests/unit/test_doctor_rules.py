@@ -20,9 +20,10 @@ from streambatch.cli.doctor._finding import OK
 INFO = {
     "redis_version": "7.2.4", "valkey_version": "9.1.2", "role": "master", "loading": "0", "evicted_keys": "0",
     "maxmemory_policy": "noeviction", "used_memory": "1000000", "maxmemory": "10000000", "aof_enabled": "1",
-    "cluster_enabled": "0", "aof_last_write_status": "ok", "aof_last_bgrewrite_status": "ok", "rdb_last_bgsave_status": "ok",
-    "connected_slaves": "1", "slave0": "ip=10.0.0.2,port=6379,state=online,offset=1,lag=0", "connected_clients": "10",
-    "maxclients": "10000", "rejected_connections": "0", "latest_fork_usec": "300", "min_slaves_good_slaves": "1",
+    "cluster_enabled": "0", "aof_last_write_status": "ok", "aof_last_bgrewrite_status": "ok",
+    "rdb_last_bgsave_status": "ok", "connected_slaves": "1", "slave0": "ip=10.0.0.2,port=6379,state=online,lag=0",
+    "connected_clients": "10", "maxclients": "10000", "rejected_connections": "0", "latest_fork_usec": "300",
+    "min_slaves_good_slaves": "1",
 }  # fmt: skip
 CONFIG = {
     "appendfsync": "everysec", "busy-reply-threshold": "5000", "cluster-require-full-coverage": "no",

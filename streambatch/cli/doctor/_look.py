@@ -245,12 +245,20 @@ async def _missing(wire: Wire, keys: Keys, place: int) -> tuple[str, ...] | None
     except Refused as error:
         if not no_entry(error):
             return None
-        return (f"~{ALL}",) if re.search(r"\bkeys?\b", str(error)) else ("+evalsha",)
+        return (_rule(error, "+evalsha"),)
     if "+spublish" in rules:  # the command, or the channel?
         answer = (await wire.exchange([plain("SPUBLISH", keys.of(place, "hints"), "doctor")]))[0]
-        if re.search(r"\bchannels?\b", str(answer)):
-            rules[rules.index("+spublish")] = f"&{ALL}"
+        rules[rules.index("+spublish")] = _rule(answer, "+spublish")
     return tuple(rules)
+
+
+def _rule(error: object, usual: str) -> str:
+    """The rule that a refusal is about: it names the command, or speaks of keys or channels."""
+    said = str(error)
+    command = re.search(r"run the '(\S+)' command", said)
+    if command:
+        return f"+{command[1].lower()}"
+    return f"&{ALL}" if re.search(r"\bchannels?\b", said) else f"~{ALL}" if re.search(r"\bkeys?\b", said) else usual
 
 
 async def _page(wire: Wire, keys: Keys, place: int, due: Any) -> tuple[Explanation, ...]:
@@ -276,7 +284,7 @@ async def _tried(client: Client, keys: Keys, lacks: Lacks) -> bool:
         for rule, call in tries:
             answer = (await wire.exchange([call]))[0]
             if isinstance(answer, Refused) and answer.code == "NOPERM":
-                lacks(f"&{ALL}" if re.search(r"\bchannels?\b", str(answer)) else rule)
+                lacks(_rule(answer, rule))
     except StoreError:
         return False
     finally:
