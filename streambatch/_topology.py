@@ -205,9 +205,7 @@ def cluster_of(url: str, common: dict[str, Any]) -> Cluster:
     if query.get("ssl", "").lower() == "true":
         given["ssl"] = True
     given["socket_connect_timeout"] = _quick(common)
-    given["require_full_coverage"] = (
-        False  # a slot that nobody serves is its own partition's trouble, as the nodes see it
-    )
+    given["require_full_coverage"] = False  # a slot that nobody serves is the trouble of its own partition
     nodes = [ClusterNode(host, port) for host, port in hosts]
     return Cluster(cast("Any", RedisCluster)(startup_nodes=nodes, **given), ours=True)
 
