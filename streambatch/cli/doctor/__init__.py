@@ -77,8 +77,8 @@ def show(findings: Sequence[Finding], title: str, console: Console) -> None:
             head = Text(finding.level.ljust(INDENT), STYLES[finding.level])
             head.append(f"{finding.code}{_at(finding)}", "bold")
             console.print(head.append(f": {finding.value}", ""))
-            console.print(Padding(Text(finding.why), (0, 0, 0, INDENT)))
-            console.print(Padding(Text(f"→ {finding.do}"), (0, 0, 1, INDENT)))
+            console.print(Padding(Text(finding.why), (0, 0, 0, INDENT), expand=False))
+            console.print(Padding(Text(f"→ {finding.do}"), (0, 0, 1, INDENT), expand=False))
     unseen = sorted({f"{finding.code} ({finding.value})" for finding in findings if finding.level == UNSEEN})
     if unseen:
         console.print(Text(f"could not look at {len(unseen)}: {', '.join(unseen)}"))
