@@ -106,6 +106,7 @@ def _runs(heir: Heir, keys: dict[str, Any], namespace: str) -> None:
     later, _ = heir.runs["history"][0]
     assert (later.history, later.state) == (({"said": "one"},), {"runs": 1})
     assert heir.cancelled == [("cancelling", b"half way")]
+    assert [heir.said[thread][0].sequence for thread in ("undelivered", "delivering")] == [1, 1]
     assert not {"undelivered", "delivering", "done", "cancelled", "cancelling", "unsaid"} & set(heir.runs)
 
 
