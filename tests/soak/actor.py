@@ -1,10 +1,10 @@
 """One process of the soak: a worker, or the people who write to it.
 
 Theory of operation. Its one argument is the JSON of a `Part`. It obeys lines of stdin: ``sample`` prints what the
-process holds (descriptors, tasks, threads, resident memory), ``load`` and ``quiet`` begin and end the writing,
-``close`` ends it as SIGTERM does. What a message's text says is what happens to it: its Run fails once, is put off,
-hangs until its time is over, is a dead letter, takes what arrived meanwhile, shows a preview, or is cancelled by its
-author.
+process holds (descriptors, tasks, threads, resident memory), ``load`` and ``quiet`` begin and end the writing, ``warm``
+uses everything once, ``close`` ends it as SIGTERM does. What a message's text says is what happens to it: its Run fails
+once, is put off, hangs until its time is over, is a dead letter, takes what arrived meanwhile, shows a preview, or is
+cancelled by its author.
 
 ``plants`` are leaks on purpose, so that the judge can be tested: with each Run a task, a descriptor or a key stays.
 """
@@ -133,9 +133,20 @@ class Actor:
             elif line == "quiet":
                 await self._quiet()
                 print("QUIET")
+            elif line == "warm":
+                await self.warm(queue)
+                print("WARM")
             elif line == "close":
                 break
         self.over.set()
+
+    async def warm(self, queue: BatchQueue) -> None:
+        """Use everything once, in turn, so that every connection that is opened at its first use is open."""
+        for word in ("ok", "show", "more"):
+            await (await queue.submit("warm", word, now=True)).reply(30)
+        await queue.submit("warm", "cancel", now=True)
+        await queue.cancel("warm")
+        await queue.stats()
 
     async def _quiet(self) -> None:
         for writer in self.writers:

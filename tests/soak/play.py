@@ -1,10 +1,10 @@
 """Play a soak: who lives, who is restarted or killed, what else happens, and when samples are taken.
 
-Theory of operation. A veteran worker and the writers live through all of it; they are who is judged. Beside them
-other workers come and go: closed, killed, replaced. Connections are cut and the server is made to hesitate. What
-happens when is drawn from the seed; how fast the machine is decides the rest. Before the load, and after it when
-everything is worked off, nothing moves: these are the moments that are compared. Dead letters are discarded at the
-end, as an operator does.
+Theory of operation. A veteran worker and the writers live through all of it; they are who is judged. Beside them other
+workers come and go: closed, killed, replaced. Connections are cut and the server is made to hesitate. What happens when
+is drawn from the seed; how fast the machine is decides the rest. Before the load, and after it when the others are gone
+and everything is worked off, all connections are used once, and then nothing moves: these are the moments that are
+compared. Dead letters are discarded at the end, as an operator does.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "debounce": 0.02, "lease": 2.0, "backoff": 0.05, "backoff_max": 0.2, "run_timeout": 0.5, "reply_retention": 5.0,
     "dedup_window": 5.0, "state_ttl": 60.0, "drain_timeout": 2.0,
 }  # fmt: skip
+WARM = 0.5
 VETERANS = ("worker", "writers")
 
 
@@ -74,6 +75,8 @@ class Play:
 
     async def still(self, queue: BatchQueue) -> dict[str, dict[str, int]]:
         """What the veterans hold when all is worked off: the same five times, because a task ends a moment later."""
+        await self.cast["writers"].send("warm")  # they and the veteran are alone, so it does the work of this
+        await self.cast["writers"].expect("^WARM", deadline=60)
         await drained(queue, deadline=60)
         seen: list[dict[str, dict[str, int]]] = []
 
@@ -88,13 +91,13 @@ class Play:
     async def play(self) -> Record:
         """All of it."""
         plants = tuple(plant for plant in self.plan.plants if plant != "key")
-        await asyncio.gather(
-            self.start("worker", "works", plants), self.start("writers", "writes"), self.start("other", "works")
-        )
+        await asyncio.gather(self.start("worker", "works", plants), self.start("writers", "writes"))
         async with BatchQueue(self.server.url, namespace=NAMESPACE, log=False) as queue:
-            await self._load(1.0)  # whatever is opened or loaded at the first use is there afterwards
+            await self._load(WARM)  # whatever is opened or loaded at the first use is there afterwards
             self.record.base = await self.still(queue)
+            await self.start("other", "works")
             await self._load(self.plan.seconds)
+            await self._end()
             while letters := await queue.dead_letters():
                 for letter in letters:
                     await queue.discard(letter.id)
@@ -106,7 +109,7 @@ class Play:
 
     async def _load(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        until, whole = loop.time() + seconds, seconds > 1.0
+        until, whole = loop.time() + seconds, seconds > WARM
         next_fault, next_look = loop.time() + self.plan.fault_every, loop.time() + self.plan.every
         await self.cast["writers"].send("load")
         while loop.time() < until:
@@ -140,9 +143,12 @@ class Play:
         self.faults[act.__name__.strip("_")] = self.faults.get(act.__name__.strip("_"), 0) + 1
         await act()
 
-    async def _restart(self) -> None:
+    async def _end(self) -> None:
         self.cast["other"].sigterm()
         assert await self.cast["other"].wait(deadline=30) == 0, self.cast["other"].errors
+
+    async def _restart(self) -> None:
+        await self._end()
         await self.start("other", "works")
 
     async def _kill(self) -> None:

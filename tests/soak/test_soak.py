@@ -65,7 +65,7 @@ def test_what_is_not_judged_is_said() -> None:
 @pytest.mark.timeout(120)
 async def test_a_short_soak_is_good() -> None:
     """A few seconds of everything: restarts, kills, cut connections, and all is back."""
-    record, faults = await soak(Plan(list(kinds())[-1], seconds=5, seed=3, every=0.5, fault_every=1.0))
+    record, faults = await soak(Plan(list(kinds())[-1], seconds=4, seed=3, every=0.5, fault_every=0.8))
     assert judge(record).wrong == []
     assert faults
     assert record.counts["delivered"] > 50
@@ -74,7 +74,7 @@ async def test_a_short_soak_is_good() -> None:
 @pytest.mark.timeout(120)
 async def test_planted_leaks_are_found_in_real_processes() -> None:
     """With each Run a task and a descriptor stay, and a key without a TTL is made."""
-    record, _ = await soak(Plan(next(iter(kinds())), seconds=2, seed=4, every=0.5, plants=("task", "fd", "key")))
+    record, _ = await soak(Plan(next(iter(kinds())), seconds=1, seed=4, every=0.5, plants=("task", "fd", "key")))
     found = [line.split(" ") for line in judge(record).wrong]
     assert [words[3] for words in found if words[0] == "worker"] == ["fds,", "tasks,"]
     assert ["a", "key", "has", "no", "TTL:", "sb1:{soak.00}:window:planted"] in found
