@@ -48,7 +48,7 @@ async def test_at_maxmemory_runs_are_renewed_committed_and_delivered_and_the_que
         text = await shop.answer(batch, run)
         return "\n".join(line.split(" ")[0] for line in text.split("\n"))
 
-    async with opened(shop, server.url, namespace, runner=brief, concurrency=4, lease=0.6, max_batch=5) as queue:
+    async with opened(shop, server.url, namespace, runner=brief, concurrency=4, lease=2, max_batch=5) as queue:
         shop.gate.clear()
         await queue.submit("held", "held", now=True)
         await shop.started.wait()
@@ -57,22 +57,14 @@ async def test_at_maxmemory_runs_are_renewed_committed_and_delivered_and_the_que
         taken = await filled(queue)
         assert len(taken) > 50
         admin.config_set("maxmemory", admin.info("memory")["used_memory"] - 500_000)  # no doubt that it is full
-        renewed = {admin.hget(lease, "deadline")}
-        await wait_for(
-            lambda: len(renewed | _add(renewed, admin.hget(lease, "deadline"))) > 3, "three renewals", deadline=5
-        )
+        await _renewed(server, lease, 2)
         shop.gate.set()
         await shop.said("held", thread="held")
         with pytest.raises(QueueFull, match="maxmemory"):  # it was committed and delivered while there was no room
             await queue.submit("late", f"late {BIG}", message_id="late")
         await queue.resume()
 
-        async def accepted() -> Receipt | None:
-            with suppress(QueueFull):
-                return await queue.submit("late", f"late {BIG}", message_id="late")
-            return None
-
-        receipt = await wait_for(accepted, "room, made by the drain alone")
+        receipt = await wait_for(lambda: _accepted(queue), "room, made by the drain alone")
         assert receipt is not None
         assert receipt.outcome == "queued"  # so the refused one was not stored
         await wait_for(lambda: len(_answered(shop)) == len(taken) + 2, "all the answers", deadline=20)
@@ -84,9 +76,22 @@ async def test_at_maxmemory_runs_are_renewed_committed_and_delivered_and_the_que
     assert not [event for event in shop.events if type(event).__name__ in ("Lost", "Dead", "Retrying", "StoreAway")]
 
 
-def _add(seen: set[str], value: str) -> set[str]:
-    seen.add(value)
-    return seen
+async def _accepted(queue: BatchQueue) -> Receipt | None:
+    """A submit, if there is room."""
+    with suppress(QueueFull):
+        return await queue.submit("late", f"late {BIG}", message_id="late")
+    return None
+
+
+async def _renewed(server: Server, lease: str, times: int) -> None:
+    """Wait until a lease was renewed so often; every third of it."""
+    seen: set[str] = set()
+
+    def look() -> bool:
+        seen.add(server.admin().hget(lease, "deadline"))
+        return len(seen) > times
+
+    await wait_for(look, "the renewals", deadline=5)
 
 
 def _answered(shop: Shop) -> list[str]:

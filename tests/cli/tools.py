@@ -128,7 +128,7 @@ async def finish(*words: str, **env: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(2 * DEADLINE):
         out, err = await child.communicate()
     assert child.returncode is not None
     return child.returncode, out.decode(), err.decode()
