@@ -215,6 +215,13 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Write to real workers for minutes, and look whether everything is back afterwards: `-- --minutes 60 --seed 1`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     _install(session, extras=None, groups=["lint"])

@@ -25,6 +25,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from . import _safety as safety
 from . import _scripts as scripts
 from ._events import Emit, Event, Warned
 from ._keys import Keys
@@ -149,13 +150,10 @@ async def check(client: Client, keys: Keys, settings: Settings, emit: Emit) -> N
                 wire = Wire(at(client, keys.of(partition, "meta")), max(settings.patience, START))
             if not partition or spread(client):
                 _judge(await _info(wire, settings), settings, told.add)
-            shared = [keys.of(partition, f"probe{i}") for i in range(6)] + [keys.of(partition, "hints")]
-            refused = await wire.call(scripts.PROBE, shared, ())
-            if refused:
-                names = " ".join("+" + name.decode().lower() for name in refused)
-                raise UsageError(f"the server's ACL refuses commands that streambatch needs; add: {names}")
+            if sentence := safety.refuses(await refused(wire, keys, partition)):
+                raise UsageError(sentence)
     except Refused as error:
-        if error.code in ("NOPERM", "NOAUTH", "WRONGPASS") or "ACL" in str(error) or "uthenticat" in str(error):
+        if no_entry(error):
             raise UsageError(f"{error}; docs/runbook.md has the ACL line") from None
         raise
     finally:
@@ -164,10 +162,33 @@ async def check(client: Client, keys: Keys, settings: Settings, emit: Emit) -> N
         emit(event)
 
 
-async def _info(wire: Wire, settings: Settings) -> ServerInfo:
+def no_entry(error: Refused) -> bool:
+    """Whether the server refused the user, and not the state it is in."""
+    return error.code in ("NOPERM", "NOAUTH", "WRONGPASS") or "ACL" in str(error) or "uthenticat" in str(error)
+
+
+async def refused(wire: Wire, keys: Keys, partition: int) -> list[str]:
+    """The rules that the user's ACL lacks: every command of the scripts is tried, on throw-away keys."""
+    shared = [keys.of(partition, f"probe{i}") for i in range(6)] + [keys.of(partition, "hints")]
+    return [f"+{name.decode().lower()}" for name in await wire.call(scripts.PROBE, shared, ())]
+
+
+async def info_of(wire: Wire) -> dict[str, str]:
+    """What INFO says, by name."""
     text = (await wire.call(None, (), ("INFO",))).decode(errors="replace")
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
-    fsync = ""
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+
+def pairs(answer: Any) -> dict[str, str]:
+    """An answer of names and values: flat, or nested by a client of the user's that speaks RESP3."""
+    found = cast(
+        "dict[Any, Any]", answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+    )
+    return {name.decode(): value.decode() if isinstance(value, bytes) else str(value) for name, value in found.items()}
+
+
+async def _info(wire: Wire, settings: Settings) -> ServerInfo:
+    fields, fsync = await info_of(wire), ""
     if settings.durability == "disk":
         try:
             answer = await wire.call(None, (), ("CONFIG", "GET", "appendfsync"))
@@ -175,11 +196,7 @@ async def _info(wire: Wire, settings: Settings) -> ServerInfo:
             raise UsageError(
                 'durability="disk" cannot be verified: the server refuses CONFIG GET appendfsync (grant +config|get)'
             ) from None
-        pairs = cast(
-            "dict[bytes, bytes]",
-            answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True)),
-        )
-        fsync = pairs.get(b"appendfsync", b"").decode()
+        fsync = pairs(answer).get("appendfsync", "")
     return ServerInfo(
         version=fields.get("redis_version", "0"),
         role=fields.get("role", ""),
@@ -190,22 +207,13 @@ async def _info(wire: Wire, settings: Settings) -> ServerInfo:
 
 
 def _judge(info: ServerInfo, settings: Settings, emit: Emit) -> None:
-    if int(info.version.split(".")[0]) < 7:
-        raise UsageError(f"the server says version {info.version}; Redis 7.0 or Valkey 7.2 is needed")
-    if info.role == "slave":
-        raise UsageError("the server is a replica: messages written there would be lost; use the master's address")
-    if info.policy and info.policy != "noeviction":
-        raise UsageError(
-            f"the server evicts keys when it is full (maxmemory-policy {info.policy}), waiting messages among them;"
-            " set maxmemory-policy noeviction"
-        )
-    if settings.durability == "disk" and not (info.aof and info.fsync == "always"):
-        raise UsageError(
-            f'durability="disk" needs appendonly yes and appendfsync always; the server has appendonly'
-            f" {'yes' if info.aof else 'no'}, appendfsync {info.fsync or 'unknown'}"
-        )
-    if not info.aof and not isinstance(settings.durability, Replicas):
-        emit(Warned("no-aof", "the server has no AOF: a restart of it loses what waits; set appendonly yes"))
+    disk = safety.below_disk(aof=info.aof, fsync=info.fsync) if settings.durability == "disk" else None
+    for sentence in (safety.too_old(info.version), safety.replica(info.role), safety.evicts(info.policy), disk):
+        if sentence is not None:
+            raise UsageError(sentence)
+    warning = safety.forgets(aof=info.aof)
+    if warning is not None and not isinstance(settings.durability, Replicas):
+        emit(Warned("no-aof", warning))
 
 
 async def attempt_closed(client: Client) -> None:

@@ -14,6 +14,7 @@ from zlib import crc32
 from .errors import UsageError
 
 LAYOUT = "1"
+ALL = f"sb{LAYOUT}:*"  # what a user of the server may touch, as an ACL names it
 SHARED = ("meta", "due", "outbox", "parked", "paused", "tally", "epoch", "awaited", "hints", "dead")
 THREAD = ("stream", "window", "lease", "run", "last", "head", "log", "reply")
 SCOPE = ("scope", "held", "spent", "used")

@@ -26,6 +26,7 @@ claimed again afterwards. With a slot migration that is atomic (Valkey 9) there 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -93,6 +94,18 @@ class Cluster:
         """The map of slots is out of date."""
         self._stale = True
 
+    def places(self, addresses: Iterable[tuple[str, int]] | None = None) -> dict[str, Place]:
+        """The nodes at these addresses, or those that the URL named, whatever they serve; for who looks at servers."""
+        manager: Any = self.client.nodes_manager
+        known: list[Any] = list(manager.startup_nodes.values())
+        given = [(node.host, node.port) for node in known] if addresses is None else addresses
+        return {
+            f"{host}:{port}": Place(
+                known[0].connection_class, {**known[0].connection_kwargs, "host": host, "port": port}
+            )
+            for host, port in given
+        }
+
     async def aclose(self) -> None:
         """Close the client that we made: it counts as not initialised, so its parts are closed one by one."""
         if self._reading is not None:
@@ -129,6 +142,32 @@ class Slot:
                 await connection.connect()
         except BaseException:
             self._cluster.moved()
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """It is closed already; nothing is kept."""
+
+
+class Place:
+    """The connections of one node, as `Slot` has those of a slot."""
+
+    def __init__(self, connection_class: Any, options: dict[str, Any]) -> None:
+        self._class = connection_class
+        self._options = options
+
+    @property
+    def connection_pool(self) -> Place:
+        """Itself, as in `Slot`."""
+        return self
+
+    async def get_connection(self) -> Any:
+        """A new connection. Raises ConnectionError."""
+        connection = self._class(**self._options)
+        try:
+            await connection.connect()
+        except BaseException:
             await connection.disconnect(nowait=True)
             raise
         return connection
@@ -193,6 +232,7 @@ def cluster_of(url: str, common: dict[str, Any]) -> Cluster:
         given["ssl"] = True
     quick = _quick(common)
     given["socket_connect_timeout"] = given["socket_timeout"] = quick
+    given["require_full_coverage"] = False  # a slot that nobody serves is the trouble of its own partition
     nodes = [ClusterNode(host, port) for host, port in hosts]
     return Cluster(cast("Any", RedisCluster)(startup_nodes=nodes, **given), ours=True, quick=quick)
 

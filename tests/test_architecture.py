@@ -24,7 +24,8 @@ ROOMS: dict[str, set[str]] = {
     # _shield: what must not be cut short; everything may need it.
     "words": {"_shield", "errors", "_messages", "_settings", "_ports", "_events"},
     # _explain: why nothing is happening, from fields to a sentence.
-    "rules": {"_lease", "_retry", "_window", "_explain"},
+    # _safety: what makes a server unsafe, for the start and for the doctor.
+    "rules": {"_lease", "_retry", "_window", "_explain", "_safety"},
     # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.
     # _lane: group commit of the worker's verbs. _hints: pub/sub, which only saves waiting.
     # _topology: where a key lives.

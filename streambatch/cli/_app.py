@@ -55,3 +55,27 @@ def chat(
     except StreambatchError as error:
         sys.exit(f"streambatch: {error}")
     raise typer.Exit(code)
+
+
+@app.command()
+def doctor(
+    *,
+    url: Annotated[
+        str,
+        typer.Option(envvar="STREAMBATCH_URL", help="The server, e.g. redis://localhost:6379; the variable hides it."),
+    ],
+    namespace: Annotated[str, typer.Option(help="The queue's namespace.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Look at a server and a namespace: what is dangerous, why, and what to do.
+
+    Nothing is changed, and neither content nor a password is shown. Exit code 0: at most notes; 1: warnings; 2: errors,
+    or no answer.
+    """
+    from streambatch.cli.doctor import doctor
+
+    try:
+        code = doctor(url, namespace, as_json=as_json)
+    except StreambatchError as error:
+        sys.exit(f"streambatch: {error}")
+    raise typer.Exit(code)

@@ -117,3 +117,18 @@ class Chat:
             asyncio.get_running_loop().remove_reader(self.terminal)
             os.close(self.terminal)
             self.terminal = None
+
+
+async def finish(*words: str, **env: str) -> tuple[int, str, str]:
+    """Run the command line to its end: the exit code, stdout, stderr."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streambatch", *words),
+        env=environment(None) | env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(2 * DEADLINE):
+        out, err = await child.communicate()
+    assert child.returncode is not None
+    return child.returncode, out.decode(), err.decode()

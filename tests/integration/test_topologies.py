@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from socket import socket
 from typing import Any
 
@@ -18,7 +18,9 @@ from redis.asyncio.sentinel import Sentinel
 
 from streambatch import Batch, BatchQueue, Reply, RunCancelled, StoreAway, StoreBack, StoreError, UsageError
 from streambatch._keys import Keys
-from tests.rig import wait_for
+from streambatch.cli.doctor import examine
+from streambatch.cli.doctor._look import look
+from tests.rig import connect, wait_for
 from tests.rig.servers import ADMIN_PASSWORD, free_port, kinds
 from tests.rig.several import Nodes, Sentinels
 
@@ -294,3 +296,33 @@ async def test_a_frozen_master_is_left_for_its_replica(mortal: Several, namespac
             frozen.cont()
         await wait_for(lambda: frozen.admin().info()["role"] == "slave", "the old one to give way", deadline=30)
         assert await asyncio.gather(*(said(there, thread, "c") for thread in threads)) == ["1: c"] * len(threads)
+
+
+async def test_the_doctor_asks_every_sentinel(several: Several, namespace: str) -> None:
+    """What one of them says is found as its own, what the master says too, and a Sentinel that is not there."""
+    if not isinstance(several, Sentinels):
+        return  # tests/cli/test_doctor_several.py has the Cluster
+
+    async def found(url: str) -> set[str]:
+        facts = await look(url, namespace)
+        seen = {f"{one.code} {one.level} {one.where}".strip() for one in examine(facts) if one.level != "ok"}
+        return seen - {"huge-pages warning", "lua-holes note", "maxmemory note", "min-replicas-to-write note"}
+
+    usual, first = {"namespace note", "processes note"}, f"127.0.0.1:{several.ports[0]}"
+    assert await found(several.url) == usual
+    with closing(connect(f"redis://{first}")) as sentinel:
+        told = sentinel.sentinel_master(several.SERVICE)
+        settings = {"quorum": ("4", told["quorum"])}
+        settings["down-after-milliseconds"] = ("60000", told["down-after-milliseconds"])
+        for name, (wrong, _) in settings.items():
+            sentinel.execute_command("SENTINEL", "SET", several.SERVICE, name, wrong)
+        several.master().admin().config_set("appendonly", "no")
+        spoilt = {f"sentinel-quorum error {first}", f"sentinel-down-after warning {first}", "persistence warning"}
+        assert await found(several.url) == usual | spoilt
+        several.master().admin().config_set("appendonly", "yes")
+        for name, (_, right) in settings.items():
+            sentinel.execute_command("SENTINEL", "SET", several.SERVICE, name, right)
+    gone = f"127.0.0.1:{free_port()}"
+    assert await found(several.url.replace(f"/{several.SERVICE}", f",{gone}/{several.SERVICE}")) == usual | {
+        f"sentinel-reach warning {gone}"
+    }
