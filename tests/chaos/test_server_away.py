@@ -183,7 +183,7 @@ async def test_submits_and_workers_survive(
         assert answered == Counter(["busy", "after", *map(str, range(SUBMITS))])
         assert worker.returncode is None
         assert queue.health().ready
-    first = min(note.at for note in ledger.read("deliver") if note.at > healed) - healed
+    first = min(note.at for note in ledger.notes("deliver") if note.at > healed) - healed
     assert first <= 2.5
     print(f"{server.kind} {fault.name}: {ended}, the slowest in {submits.slowest:.2f} s")
     print(f"    after the fault: first reply in {first:.2f} s, drained in {drain:.2f} s")
