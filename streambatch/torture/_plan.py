@@ -28,6 +28,7 @@ class Plan:
         harm_every: between two faults of connections.
         disturb_every: between two of freeze, block, restart and kill-submitter.
         server_every: between two kills of the server, where it may be killed.
+        hasty: the faults end as soon as a promise is broken.
         calm: nothing but kills, each when the one before is recovered from: to measure that.
     """
 
@@ -42,6 +43,7 @@ class Plan:
     harm_every: float = 0.15
     disturb_every: float = 1.5
     server_every: float = 2.0
+    hasty: bool = False
     calm: bool = False
 
     def __post_init__(self) -> None:

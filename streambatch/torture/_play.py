@@ -297,6 +297,8 @@ class Play:
     async def _read(self) -> None:
         while True:
             self._catch_up()
+            if self.plan.hasty and self.checker.broken:
+                self.stop.set()
             await asyncio.sleep(0.1)
 
     def _catch_up(self) -> None:

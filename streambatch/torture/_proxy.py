@@ -167,6 +167,7 @@ class Proxy:
         except OSError:
             link.abort()  # the server is away
         finally:
+            link.close()
             self._links.discard(link)
             link.over.set_result(None)
 

@@ -214,7 +214,7 @@ class Checker:
         self.looked["I10"] += 1
         if batch is None or note["id"] not in batch.ids:
             self.blame("I10", name, f"whoever awaited {note['id']} was given {note['reply']}, which does not hold it")
-        elif note["text"] not in (batch.text or note["text"], batch.told or note["text"]):
+        elif {batch.text, batch.told} - {"", note["text"]}:
             self.blame("I3", name, f"{note['reply']} is two different replies")
         else:
             batch.told = note["text"]

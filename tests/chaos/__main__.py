@@ -22,6 +22,7 @@ from typing import Any
 
 from streambatch.torture import PROGRAM, Ground, Means, Nest, Plan, Play, Report
 from streambatch.torture._verdict import percentile
+from tests.chaos.planted import BUGS, hunt
 from tests.rig.servers import Server, kinds
 
 LEASE, KILLS, SERVER_KILLS, HARM = 1.0, 0.22, 1.4, 0.1
@@ -81,7 +82,11 @@ def main() -> None:
     parser.add_argument("--recovery", type=int, default=0, help="kills to measure the recovery after (0)")
     parser.add_argument("--lease", type=float, default=2.0, help="for that measure, seconds (2)")
     parser.add_argument("--report", type=Path, help="a JSON file")
+    parser.add_argument("--hasty", action="store_true", help="stop at the first broken promise")
+    parser.add_argument("--bugs", action="store_true", help="plant each bug of planted.py and find it, instead")
     told = parser.parse_args()
+    if told.bugs:
+        sys.exit(_bugs(told))
     nest = Nest(PROGRAM)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +96,17 @@ def main() -> None:
     if told.report:
         told.report.write_text(json.dumps(found, indent=1))
     sys.exit(0 if all(part["ok"] for part in found) else 1)
+
+
+def _bugs(told: argparse.Namespace) -> int:
+    """Hunt each; at most --minutes for one."""
+    kind, missed = (told.kind or list(kinds()))[0], 0
+    for bug in BUGS:
+        found = hunt(bug, told.seed, told.minutes, kind)
+        missed += not found["found"]
+        word = "found" if found["found"] else "MISSED"
+        print(f"planted: {bug.name}: {word} after {found['seconds']} s: {', '.join(found['broken'])}", flush=True)
+    return 1 if missed else 0
 
 
 async def _all(told: argparse.Namespace, nest: Nest, folder: Path) -> list[dict[str, Any]]:
@@ -103,7 +119,7 @@ async def _all(told: argparse.Namespace, nest: Nest, folder: Path) -> list[dict[
             if told.minutes:
                 plan = Plan(
                     seconds=told.minutes * 60 / len(used), seed=told.seed + number, lease=LEASE, kill_every=KILLS,
-                    server_every=SERVER_KILLS, harm_every=HARM,
+                    server_every=SERVER_KILLS, harm_every=HARM, hasty=told.hasty,
                 )  # fmt: skip
                 found.append(_told(kind, fsync, await play(plan, server, nest, folder)))
             if told.recovery:
