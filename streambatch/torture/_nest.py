@@ -36,17 +36,19 @@ class Hatched:
         self._nest = nest
         self.pid = pid
         self.returncode: int | None = None
+        self._over = False
         self.stdin = stdin
         self.stdout, self.stderr, self._life = outs
 
     def send_signal(self, number: int) -> None:
         """Send a signal; a process that has ended and was not reaped ignores it."""
-        if self.returncode is None:
+        if not self._over:
             os.kill(self.pid, number)
 
     async def wait(self) -> int:
         """Wait for its end, and reap it."""
         await self._life.read()
+        self._over = True  # from now on the pid may be given to somebody else
         if self.returncode is None:
             self.returncode = await self._nest.reap(self.pid)
         return self.returncode

@@ -53,6 +53,7 @@ class Proxy:
 
     Attributes:
         port: it listens on, 0 with a path.
+        target: where new connections go; it may change.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Proxy:
         self.slow = 0.0
         self.pieces = False
         self.late = LATE
-        self._target = _unix(target) if isinstance(target, Path) else target
+        self.target = target
         self._lost = (False, False)
         self._armed: deque[str] = deque()
         self._links: set[_Link] = set()
@@ -146,6 +147,11 @@ class Proxy:
         else:
             self._server = await asyncio.start_server(self._come, sock=_socket(self.port))
 
+    async def _connect(self) -> Ends:
+        if isinstance(self.target, Path):
+            return await asyncio.open_unix_connection(str(self.target))
+        return await self.target()
+
     def _deafen(self) -> None:
         server, self._server = self._server, None
         if server is not None:
@@ -162,7 +168,7 @@ class Proxy:
         try:
             link.lose(*self._lost)
             if not self._lost[0]:
-                link.join(await self._target())
+                link.join(await self._connect())
             await link.run()
         except OSError:
             link.abort()  # the server is away
@@ -354,13 +360,6 @@ class _Link:
         kept, self._kept = self._kept, None
         if kept and not self._client.is_closing():
             self._client.write(bytes(kept))
-
-
-def _unix(path: Path) -> Target:
-    async def connect() -> Ends:
-        return await asyncio.open_unix_connection(str(path))
-
-    return connect
 
 
 def _socket(port: int) -> socket.socket:
