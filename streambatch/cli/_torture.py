@@ -61,28 +61,24 @@ def torture(wishes: Wishes) -> int:
     plan = Plan(
         seconds=wishes.seconds, seed=seed, workers=wishes.workers, threads=wishes.threads, lease=wishes.lease
     )  # fmt: skip
-    nest = Nest(PROGRAM)
-    try:
-        with tempfile.TemporaryDirectory(prefix="streambatch-") as folder:
-            report = asyncio.run(_play(wishes, plan, nest, Path(folder)))
-    finally:
-        nest.close()
+    with tempfile.TemporaryDirectory(prefix="streambatch-") as folder:
+        report = asyncio.run(_play(wishes, plan, Path(folder)))
     if wishes.report is not None:
         wishes.report.write_text(json.dumps(report.json(), indent=1), encoding="utf-8")
     if wishes.json:
         print(json.dumps(report.json(), indent=1))
     else:
-        _show(report, wishes)
+        show(report, wishes)
     return 0 if report.ok else 1
 
 
-async def _play(wishes: Wishes, plan: Plan, nest: Nest, folder: Path) -> Report:
+async def _play(wishes: Wishes, plan: Plan, folder: Path) -> Report:
     status = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
     def say(text: str) -> None:
         status.print(f"  {text}", style="dim")
 
-    async with _ground(wishes.url) as ground:
+    async with _ground(wishes.url) as ground, _nest() as nest:
         play = Play(plan, ground, nest, folder, say)
         say(f"seed {plan.seed}, namespace {play.namespace}, {plan.seconds:g} s of faults; Ctrl-C ends them early")
 
@@ -98,11 +94,21 @@ async def _play(wishes: Wishes, plan: Plan, nest: Nest, folder: Path) -> Report:
 
 
 @asynccontextmanager
+async def _nest() -> AsyncGenerator[Nest]:
+    nest = Nest(PROGRAM)
+    try:
+        yield nest
+    finally:
+        nest.close()
+
+
+@asynccontextmanager
 async def _ground(url: str) -> AsyncGenerator[Ground]:
     """The server; an embedded one is started, and may be harmed."""
     if not url.startswith("embedded:"):
         ground = Ground(url)
         try:
+            await ground.about()
             yield ground
         finally:
             await ground.aclose()
@@ -153,7 +159,7 @@ def _means(ground: Ground) -> Means:
 # ── the verdict ──
 
 
-def _show(report: Report, wishes: Wishes) -> None:
+def show(report: Report, wishes: Wishes) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=True, header_style="")
     for name in ("", "promise", "looked at", "broken", ""):

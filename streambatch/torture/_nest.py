@@ -129,7 +129,8 @@ def _serve(ours: socket.socket, program: str) -> None:
     module, _, name = program.partition(":")
     play = getattr(importlib.import_module(module), name)
     gc.freeze()  # what is loaded is garbage of no worker, and is not copied to look for some
-    ours.send(b"loaded")
+    with contextlib.suppress(BrokenPipeError):  # nobody wants it any more, and the first request says so
+        ours.send(b"loaded")
     alive = set[int]()
     try:
         while True:
