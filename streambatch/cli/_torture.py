@@ -28,6 +28,7 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.table import Table
 
+from streambatch._keys import Keys
 from streambatch.embedded import EmbeddedServer
 from streambatch.errors import StreambatchError, UsageError
 from streambatch.torture import PROGRAM, Ground, Means, Nest, Plan, Play, Report
@@ -84,7 +85,8 @@ async def _play(wishes: Wishes, plan: Plan, folder: Path) -> Report:
 
         def interrupted() -> None:
             if play.stop.is_set():
-                os.write(2, f"streambatch: keys sb1:{{{play.namespace}.00}}:* are left in the server\n".encode())
+                left = Keys(play.namespace, 1).of(0, "*")
+                os.write(2, f"streambatch: keys {left} are left in the server\n".encode())
                 os._exit(130)
             play.stop.set()
 

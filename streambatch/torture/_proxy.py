@@ -273,6 +273,7 @@ class _Link:
             kind = self._proxy.take(name)
         match kind:
             case "reset":
+                self._lost = [True, True]  # nothing that came with it goes on
                 self.abort()
             case "lost-request" | "late-request":
                 self._expected.append(("dead", b""))
@@ -281,6 +282,7 @@ class _Link:
                     self._late = asyncio.ensure_future(self._later(frame))
             case "cut-request":
                 self._server.write(frame[: self._proxy.dice.randrange(1, len(frame))])
+                self._lost = [True, True]
                 self.close()
             case _ if kind in ERRORS:
                 self._expected.append(("say", ERRORS[kind]))
