@@ -208,6 +208,13 @@ def masters(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill real workers and real servers for minutes: `-- --minutes 10 --seed 1 --recovery 200`, or `-- --bugs`."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Check the model of a thread in all its states, and break each of its defences: needs java; `-- --workers 2`."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=TLC, says="TLC, once; 2 MB")

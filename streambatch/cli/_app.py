@@ -21,7 +21,7 @@ app = typer.Typer(
 
 @app.callback()
 def streambatch() -> None:
-    """Keep verbs as verbs, also while there is only one."""
+    """Keep verbs as verbs."""
 
 
 @app.command()
@@ -78,4 +78,32 @@ def doctor(
         code = doctor(url, namespace, as_json=as_json)
     except StreambatchError as error:
         sys.exit(f"streambatch: {error}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def torture(
+    *,
+    url: Annotated[str, typer.Option(help="The server, e.g. redis://localhost:6379 or embedded:")] = "embedded:",
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long faults go on; the drain comes after it.")] = 5.0,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn; without it a new one.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that run and deliver.")] = 4,
+    threads: Annotated[int, typer.Option(min=2, max=10_000, help="Conversations.")] = 30,
+    lease: Annotated[float, typer.Option(min=0.5, max=60, help="Of the queue, seconds.")] = 2.0,
+    report: Annotated[Path | None, typer.Option(help="A file for the whole report, JSON.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False,
+) -> None:
+    """Kill, freeze and cut off real workers on your own server, and say which promises were kept.
+
+    It uses a namespace of its own and removes all its keys; your server is not configured, flushed or stopped. Only an
+    embedded: one, which is started for this, is killed too. Exit code: 0 all kept, 1 one broken, 2 it could not run.
+    """
+    from streambatch.cli import _torture
+
+    wishes = _torture.Wishes(url, minutes * 60, seed, workers, threads, lease, report, json)
+    try:
+        code = _torture.torture(wishes)
+    except StreambatchError as error:
+        print(f"streambatch: {error}", file=sys.stderr)
+        code = 2
     raise typer.Exit(code)

@@ -71,7 +71,7 @@ class Actor:
 
     def note(self, what: str, thread: str, name: str, members: tuple[str, ...], attempt: int = 0) -> None:
         """Write to the ledger, and print it."""
-        self.ledger.write(Note(what, self.cast.name, thread, name, members, attempt))
+        self.ledger.note(Note(what, self.cast.name, thread, name, members, attempt))
         print(f"{what.upper()} {thread} {name} {attempt}")
 
     def block(self, word: str) -> None:

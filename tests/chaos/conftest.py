@@ -81,7 +81,7 @@ async def hatch(nest: Nest) -> AsyncIterator[Hatch]:
     children: list[Child] = []
 
     async def start(argument: str, env: Mapping[str, str]) -> Child:
-        children.append(await nest.hatch(argument, env))
+        children.append(await nest.start(argument, env))
         return children[-1]
 
     yield start

@@ -132,7 +132,7 @@ class RunnerActor:
 
     def note(self, what: str, thread: str, name: str, members: tuple[str, ...] = (), attempt: int = 0) -> None:
         """Write to the ledger, and print it."""
-        self.ledger.write(Note(what, self.part.name, thread, name, members, attempt))
+        self.ledger.note(Note(what, self.part.name, thread, name, members, attempt))
         print(f"{what.upper()} {thread} {name} {attempt}")
 
     async def _act(self, call: ToolCall) -> str:

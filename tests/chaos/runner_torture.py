@@ -97,7 +97,7 @@ class Torture:
             name, self.server.url, self.namespace, str(self.ledger.path), self.options.state, runner=RUNNER,
             settings=SETTINGS,
         )  # fmt: skip
-        child = await self.nest.hatch(part.line(), {"OPENAI_BASE_URL": self.provider, "OPENAI_API_KEY": "none"})
+        child = await self.nest.start(part.line(), {"OPENAI_BASE_URL": self.provider, "OPENAI_API_KEY": "none"})
         self._children.append(child)
         await child.expect("READY", deadline=60)
         self.workers[name] = child
@@ -137,7 +137,7 @@ class Torture:
     # ── the verdict ──
 
     async def _judge(self) -> None:
-        figures, state, notes = self.figures, await self._get("/_state"), self.ledger.read()
+        figures, state, notes = self.figures, await self._get("/_state"), self.ledger.notes()
         figures.posts = state["posts"].get("/responses", 0)
         figures.count(notes)
         if self.options.state != "local":

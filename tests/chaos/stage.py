@@ -133,6 +133,6 @@ class Stage:
     def check(self, *, posts: int, responses: int, said: list[str]) -> None:
         """The figures of a thread in which every message of *said* is answered by itself."""
         assert (self.posts(), len(self.fake.responses), self.users()) == (posts, responses, said)
-        delivered = self.ledger.read("deliver")
+        delivered = self.ledger.notes("deliver")
         assert [note.members for note in delivered] == [(text,) for text in said]
         assert len({note.id for note in delivered}) == len(said)

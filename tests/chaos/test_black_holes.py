@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streambatch import Batch, BatchQueue, NotAccepted, OutcomeUnknown, Reply, Retry
-from tests.chaos.proxy import BlackHole
+from streambatch.torture._proxy import Proxy
 from tests.conftest import StartServer
 from tests.rig import wait_for
 
@@ -26,14 +26,14 @@ async def between(rnd: random.Random, longest: float) -> None:
     await asyncio.sleep(rnd.random() * longest)
 
 
-async def troubled(hole: BlackHole, rnd: random.Random, work: Coroutine[Any, Any, Any]) -> None:
+async def troubled(hole: Proxy, rnd: random.Random, work: Coroutine[Any, Any, Any]) -> None:
     """Do the work while the connection fails every second or so."""
     task = asyncio.ensure_future(work)
     while not task.done():
         await between(rnd, 0.8)
         hole.swallow(answers_only=rnd.random() < 0.7)
         await between(rnd, 0.9)
-        hole.heal()
+        await hole.heal()
     await task
 
 
@@ -65,8 +65,8 @@ async def test_submits_over_a_failing_connection(start_server: StartServer, name
             await submit(queue, f"{number}.{n}")
             await between(rnd, 0.05)
 
-    async with BlackHole(tmp_path / "s", place) as hole:
-        url = socket_of(server.url, hole.path)
+    async with Proxy(place, path=tmp_path / "s") as hole:
+        url = socket_of(server.url, hole.path or place)
         more: dict[str, Any] = {"namespace": namespace, "log": False, "max_pending": 100_000, "lease": 1}
         async with BatchQueue(url, submit_timeout=0.4, **more) as queue:
             await troubled(hole, rnd, asyncio.wait([asyncio.ensure_future(one(queue, n)) for n in range(100)]))
@@ -111,9 +111,9 @@ async def test_two_workers_over_failing_connections(start_server: StartServer, n
     more: dict[str, Any] = {"namespace": namespace, "log": False, "lease": 1, "debounce": 0.02, "max_attempts": 1_000}
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(BatchQueue(server.url, **more))
-        holes = [await stack.enter_async_context(BlackHole(tmp_path / f"{n}", place)) for n in range(2)]
+        holes = [await stack.enter_async_context(Proxy(place, path=tmp_path / f"{n}")) for n in range(2)]
         for hole in holes:
-            worker = BatchQueue(socket_of(server.url, hole.path), runner=answer, deliver=deliver, **more)
+            worker = BatchQueue(socket_of(server.url, hole.path or place), runner=answer, deliver=deliver, **more)
             await stack.enter_async_context(worker)
         feeds = asyncio.gather(*(feed(queue, thread) for thread in range(40)))
         await asyncio.gather(*(troubled(hole, rnd, asyncio.wait([feeds])) for hole in holes))

@@ -52,10 +52,10 @@ async def test_every_message_once_and_in_order(
     await drained(queue, deadline=40)
 
     assert {thread: ledger.answered(thread) for thread in sent} == sent
-    begun, ended = ledger.read("begin"), ledger.read("end")
+    begun, ended = ledger.notes("begin"), ledger.notes("end")
     assert ledger.overlaps() == []
     assert len(begun) == len(ended) == len({note.id for note in begun})
-    assert len(ledger.read("deliver")) == len(begun)
+    assert len(ledger.notes("deliver")) == len(begun)
     assert all(note.attempt == 1 for note in begun)
     assert {note.who for note in begun} == {f"w{n}" for n in range(processes)}
     assert any(len(note.members) > 1 for note in begun)

@@ -35,7 +35,7 @@ async def test_a_run_finishes_inside_the_grace(
     await first.send("go")
     await first.expect("CLOSED")
     assert (await first.wait(), first.errors) == (0, [])
-    assert [(note.members, note.attempt) for note in ledger.read("begin")] == [(("m1",), 1)]
+    assert [(note.members, note.attempt) for note in ledger.notes("begin")] == [(("m1",), 1)]
     assert ledger.answered() == ["m1"]
 
     await act("second", url, lease=LEASE)
@@ -60,13 +60,13 @@ async def test_a_run_that_does_not_finish_is_given_back(
     assert (await first.wait(), first.errors) == (0, [])
     await drained(queue)
 
-    before, after = ledger.read("begin")
+    before, after = ledger.notes("begin")
     assert (before.who, after.who) == ("first", "second")
     assert (before.id, before.members, before.attempt) == (after.id, after.members, after.attempt)
     assert after.attempt == 1
     assert after.at <= ended + 1.0
     assert ledger.answered("t") == ["m1"]
-    assert [note.who for note in ledger.read("end")] == ["second"]
+    assert [note.who for note in ledger.notes("end")] == ["second"]
 
 
 async def test_a_reply_that_is_being_delivered_is_given_back(
@@ -83,8 +83,8 @@ async def test_a_reply_that_is_being_delivered_is_given_back(
     await first.expect("CLOSED")
     assert (await first.wait(), first.errors) == (0, [])
     await drained(queue)
-    assert [note.who for note in ledger.read("begin")] == ["first"]
-    assert [note.who for note in ledger.read("deliver")] == ["second"]
+    assert [note.who for note in ledger.notes("begin")] == ["first"]
+    assert [note.who for note in ledger.notes("deliver")] == ["second"]
 
 
 async def test_drain_says_how_many_it_released_and_submits_go_on(url: str, open_queue: OpenQueue) -> None:

@@ -40,11 +40,11 @@ async def test_the_settle_of_a_late_finisher_is_refused(
     await first.expect("EVENT Lost t")
     assert commits(server, namespace, "t") == before
     assert [kind for kind, _ in before] == ["answered", "answered"]
-    assert [(note.who, note.members) for note in ledger.read("deliver")] == [("second", ("m1",)), ("second", ("m2",))]
-    assert [(note.who, note.attempt) for note in ledger.read("begin")] == [("first", 1), ("second", 2), ("second", 1)]
+    assert [(note.who, note.members) for note in ledger.notes("deliver")] == [("second", ("m1",)), ("second", ("m2",))]
+    assert [(note.who, note.attempt) for note in ledger.notes("begin")] == [("first", 1), ("second", 2), ("second", 1)]
     reply = await receipt.reply(timeout=5)
     assert reply is not None
-    assert reply.id == ledger.read("deliver")[0].id
+    assert reply.id == ledger.notes("deliver")[0].id
 
     await queue.submit("t", "text", message_id="m3")  # and both of them go on working
     await drained(queue)
@@ -70,8 +70,8 @@ async def test_a_late_finisher_while_the_other_one_runs(
     await second.send("go")
     await second.expect("DELIVER t")
     await drained(queue)
-    assert [note.who for note in ledger.read("deliver")] == ["second"]
-    assert len(ledger.read("begin")) == 2
+    assert [note.who for note in ledger.notes("deliver")] == ["second"]
+    assert len(ledger.notes("begin")) == 2
     assert len(commits(server, namespace, "t")) == 1
 
 
@@ -90,8 +90,8 @@ async def test_a_frozen_run_that_wakes_is_cancelled(
     await first.expect("EVENT Lost t")
     await drained(queue)
 
-    assert [note.who for note in ledger.read("end")] == ["second"]
-    assert [note.who for note in ledger.read("deliver")] == ["second"]
+    assert [note.who for note in ledger.notes("end")] == ["second"]
+    assert [note.who for note in ledger.notes("deliver")] == ["second"]
     assert len(commits(server, namespace, "t")) == 1
 
 
@@ -109,8 +109,8 @@ async def test_blocking_code_loses_the_thread_and_not_the_message(
     await second.expect("DELIVER t")
     await first.expect("END t|EVENT Lost t")
     await drained(queue)
-    assert [(note.who, note.members) for note in ledger.read("deliver")] == [("second", ("m1",))]
-    assert [(note.who, note.attempt) for note in ledger.read("begin")] == [("first", 1), ("second", 2)]
+    assert [(note.who, note.members) for note in ledger.notes("deliver")] == [("second", ("m1",))]
+    assert [(note.who, note.attempt) for note in ledger.notes("begin")] == [("first", 1), ("second", 2)]
     assert len(commits(server, namespace, "t")) == 1
 
     await queue.submit("u", "text", message_id="m2")  # the one that slept, or the other one: the thread goes on
@@ -137,6 +137,6 @@ async def test_a_run_of_twenty_leases_is_run_once(
     await first.send("go")
     await first.expect("DELIVER t")
     await drained(queue)
-    assert [(note.who, note.attempt) for note in ledger.read("begin")] == [("first", 1)]
-    assert [note.who for note in ledger.read("deliver")] == ["first"]
+    assert [(note.who, note.attempt) for note in ledger.notes("begin")] == [("first", 1)]
+    assert [note.who for note in ledger.notes("deliver")] == ["first"]
     assert not [line for child in (first, second) for line in child.lines if "Lost" in line or "Restarted" in line]

@@ -29,12 +29,12 @@ BURST = ("m1", "m2", "m3")
 
 def judge(ledger: Ledger, killed: float, lease: float) -> float:
     """Check that the same batch was run again in time and delivered once; return how long it took."""
-    before, after = ledger.read("begin")
+    before, after = ledger.notes("begin")
     assert (before.who, after.who) == ("first", "second")
     assert (after.id, after.members) == (before.id, before.members)
     assert after.members == BURST
     assert (before.attempt, after.attempt) == (1, 2)
-    (delivered,) = ledger.read("deliver")
+    (delivered,) = ledger.notes("deliver")
     assert delivered.members == BURST
     took = after.at - killed
     assert 0 < took <= lease + 1
@@ -60,7 +60,7 @@ async def test_a_killed_run_is_run_by_another_worker(
 
     took = judge(ledger, killed, lease=1.0)
     print(f"recovery after kill -9 in a Run: {took:.2f} s with a lease of 1 s")
-    (delivered,) = ledger.read("deliver")
+    (delivered,) = ledger.notes("deliver")
     assert {reply and reply.id for reply in replies} == {delivered.id}
 
 
@@ -118,8 +118,8 @@ async def test_killed_between_settle_and_delivery(
     await second.expect("DELIVER t")
     await drained(queue)
 
-    (run,) = ledger.read("begin")
-    (delivered,) = ledger.read("deliver")
+    (run,) = ledger.notes("begin")
+    (delivered,) = ledger.notes("deliver")
     assert run.who == "first"
     assert (delivered.who, delivered.members) == ("second", ("m1",))
     assert delivered.at - killed <= 1.0 + 1.0
@@ -141,10 +141,10 @@ async def test_killed_after_the_hand_over(url: str, act: StartActor, open_queue:
     await second.expect("DELIVER t")
     await drained(queue)
 
-    once, again = ledger.read("deliver")
+    once, again = ledger.notes("deliver")
     assert (once.who, again.who) == ("first", "second")
     assert (once.id, once.members) == (again.id, again.members)
-    assert len(ledger.read("begin")) == 1
+    assert len(ledger.notes("begin")) == 1
 
 
 async def test_a_run_that_kills_its_process_is_a_dead_letter_in_the_end(
@@ -164,6 +164,6 @@ async def test_a_run_that_kills_its_process_is_a_dead_letter_in_the_end(
     await third.expect("DELIVER t")
     await drained(queue)
 
-    assert [run.members for run in ledger.read("begin")] == [("poison",), ("poison",), ("after first", "after second")]
+    assert [run.members for run in ledger.notes("begin")] == [("poison",), ("poison",), ("after first", "after second")]
     (letter,) = await queue.dead_letters()
     assert (letter.kind, letter.attempts, [message.id for message in letter.messages]) == ("batch", 2, ["poison"])

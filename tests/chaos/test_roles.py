@@ -77,8 +77,8 @@ async def test_each_process_does_its_part(troupe: Troupe, server: Server, namesp
     assert {reply and reply.message_ids for reply in replies} == {("held-1",)}
     await drained(queue)
 
-    assert {note.who for note in ledger.read("begin")} == {"runner"}
-    assert [(note.who, note.thread) for note in ledger.read("deliver")] == [
+    assert {note.who for note in ledger.notes("begin")} == {"runner"}
+    assert [(note.who, note.thread) for note in ledger.notes("deliver")] == [
         ("deliverer", "answered"),
         ("deliverer", "held"),
     ]

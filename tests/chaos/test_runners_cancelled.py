@@ -43,7 +43,7 @@ async def ended(stage: Stage, *, kept: bool = False) -> None:
         with pytest.raises(RunCancelled):
             await receipt.reply(timeout=LONG)
     assert (stage.cancels(), stage.statuses()) == (1, ["completed", "cancelled"])
-    assert [note.members for note in stage.ledger.read("deliver")] == [("a",), ("b",)][: 1 + kept]
+    assert [note.members for note in stage.ledger.notes("deliver")] == [("a",), ("b",)][: 1 + kept]
     assert await stage.told(await stage.say("e")) == "I got 1 messages: e"
     assert (stage.posts(), stage.cancels(), len(stage.fake.responses)) == (3, 1, 3)
     assert stage.users() == (["a", "b", "e"] if kept else ["a", "e"])
@@ -138,4 +138,4 @@ async def test_the_worker_is_killed_before_its_first_byte(stage: Stage) -> None:
     await stage.until(lambda: stage.statuses() == ["completed", "completed"])
     assert await stage.told(await stage.say("e")) == "I got 1 messages: e"
     assert (stage.posts(), stage.cancels(), stage.users()) == (3, 0, ["a", "e"])
-    assert [note.members for note in stage.ledger.read("deliver")] == [("a",), ("e",)]
+    assert [note.members for note in stage.ledger.notes("deliver")] == [("a",), ("e",)]

@@ -24,7 +24,7 @@ pytestmark = [
 async def goes_on(stage: Stage, posts: int, responses: int) -> None:
     """What counts after it has woken: nothing of it, and the thread goes on."""
     stage.check(posts=posts, responses=responses, said=["a"])
-    assert [note.who for note in stage.ledger.read("deliver")] == ["second"]
+    assert [note.who for note in stage.ledger.notes("deliver")] == ["second"]
     assert len(commits(stage.server, stage.namespace, "t")) == 1
     await stage.told(await stage.say("b"))
     stage.check(posts=posts + 1, responses=responses + 1, said=["a", "b"])

@@ -110,7 +110,7 @@ async def test_c02_after_the_hand_over(stage: Stage) -> None:
     second = await stage.worker("second")
     await second.expect("DELIVER t")
     await stage.told(stage.receipts[0])
-    once, again = stage.ledger.read("deliver")
+    once, again = stage.ledger.notes("deliver")
     assert (once.id, once.members, again.id) == (again.id, ("a",), once.id)
     assert (stage.posts(), stage.users()) == (1, ["a"])
 

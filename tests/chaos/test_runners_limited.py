@@ -56,8 +56,8 @@ async def answered(stage: Stage, receipts: list[Receipt], word: str) -> None:
     assert [reply and reply.text for reply in replies] == [f"I got 1 messages: {word}-{n}" for n in range(len(replies))]
     await drained(stage.queue, deadline=60)
     assert await stage.queue.dead_letters() == ()
-    assert {note.attempt for note in stage.ledger.read("begin")} == {1}
-    assert set(Counter(note.id for note in stage.ledger.read("deliver")).values()) == {1}
+    assert {note.attempt for note in stage.ledger.notes("begin")} == {1}
+    assert set(Counter(note.id for note in stage.ledger.notes("deliver")).values()) == {1}
 
 
 async def test_c14_refusals_at_random(stage: Stage) -> None:

@@ -24,7 +24,7 @@ pytestmark = [
 
 def effects(stage: Stage) -> list[tuple[str, str]]:
     """Which calls had an effect, and in which process."""
-    notes = stage.ledger.read("effect")
+    notes = stage.ledger.notes("effect")
     assert len({note.members for note in notes}) <= 2  # each tool's calls have one batch id, whoever ran them
     return sorted((note.id, note.who) for note in notes)
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from streambatch import BatchQueue, NotAccepted, OutcomeUnknown, QueueFull, Receipt, StoreError
+from streambatch.torture._proxy import Proxy
 from tests.chaos.conftest import OpenQueue, StartActor
 from tests.chaos.ledger import Ledger
-from tests.chaos.proxy import BlackHole
 from tests.chaos.tools import drained
 from tests.conftest import StartServer
 from tests.rig import Child, Server, wait_for
@@ -36,7 +36,7 @@ class Scene:
     """The server, and the proxy in front of it."""
 
     server: Server
-    proxy: BlackHole
+    proxy: Proxy
 
     async def refuse(self) -> None:
         self.server.kill9()
@@ -60,7 +60,7 @@ class Scene:
         self.server.restart()
 
     async def heal(self) -> None:
-        self.proxy.heal()
+        await self.proxy.heal()
 
     async def thaw(self) -> None:
         self.server.cont()
@@ -156,9 +156,9 @@ async def test_submits_and_workers_survive(
     server = start_server(aof=fault.aof)
     server.admin().execute_command("ACL", "SETUSER", "default", "off", "allkeys", "allchannels", "+@all")
     server.admin().execute_command("ACL", "SAVE")
-    async with BlackHole(server.dir / "hole.sock", server.socket) as proxy:
+    async with Proxy(server.socket, path=server.dir / "hole.sock") as proxy:
         scene = Scene(server, proxy)
-        url = server.url.replace(server.socket.name, proxy.path.name) if fault.proxied else server.url
+        url = server.url.replace(server.socket.name, "hole.sock") if fault.proxied else server.url
         worker = await act("worker", url)
         queue = await open_queue(url, submit_timeout=TIMEOUT, intake_limit=SUBMITS)
         await queue.submit("busy", "hold", message_id="busy")
@@ -183,7 +183,7 @@ async def test_submits_and_workers_survive(
         assert answered == Counter(["busy", "after", *map(str, range(SUBMITS))])
         assert worker.returncode is None
         assert queue.health().ready
-    first = min(note.at for note in ledger.read("deliver") if note.at > healed) - healed
+    first = min(note.at for note in ledger.notes("deliver") if note.at > healed) - healed
     assert first <= 2.5
     print(f"{server.kind} {fault.name}: {ended}, the slowest in {submits.slowest:.2f} s")
     print(f"    after the fault: first reply in {first:.2f} s, drained in {drain:.2f} s")

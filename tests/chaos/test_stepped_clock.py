@@ -81,7 +81,7 @@ async def test_a_dead_workers_thread_does_not_wait_for_the_clock(
     for one in (receipt, waiting):
         assert await one.reply(timeout=20) is not None
     await drained(queue)
-    before, after = ledger.read("begin", thread="t")
+    before, after = ledger.notes("begin", thread="t")
     assert (before.who, after.who) == ("first", "second")
     assert (before.id, before.members) == (after.id, after.members)
     print(f"recovery after kill -9 and a step of {step} s: {after.at - killed:.2f} s with a lease of 1 s")

@@ -5,7 +5,7 @@ processes have names that are always the same, the clock is the bench's, and the
 server's, and the holder's name are left out. `trail` then is the same list for the same piece, however often its calls
 were sent.
 
-With a `BlackHole` in front of the server every first answer to a script is lost for real: the server did what it was
+With a `Proxy` in front of the server every first answer to a script is lost for real: the server did what it was
 asked, and the connection ends. The lanes and the control connection send again by themselves; for the calls that a
 piece sends on its own wire, this bench does what the loops of the package do (`_intake`, `_scope`, `_relay`).
 """
@@ -20,7 +20,7 @@ from typing import Any
 from streambatch._scripts import SUBMIT, Call
 from streambatch._store import Store
 from streambatch.errors import Unreachable
-from tests.chaos.proxy import BlackHole
+from streambatch.torture._proxy import Proxy
 from tests.integration import invariants
 from tests.integration.bench import Bench, Side
 from tests.rig import Server
@@ -33,7 +33,7 @@ _CHANCE = re.compile(r"\d+-\d+(?=\x01v\x011\x01k\x01)|(?<=owner\x01)[^\x02]*")
 class Lossy(Bench):
     """A bench with a memory; *hole* loses answers."""
 
-    def __init__(self, server: Server, namespace: str, hole: BlackHole | None = None) -> None:
+    def __init__(self, server: Server, namespace: str, hole: Proxy | None = None) -> None:
         super().__init__(server, namespace)
         self.trail: Trail = []
         self.hole = hole

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from streambatch import Batch, BatchQueue, StoreError, StreambatchError, _echo
-from tests.chaos.proxy import BlackHole
+from streambatch.torture._proxy import Proxy
 from tests.conftest import StartServer
 from tests.integration.shop import Shop, opened, warnings
 from tests.rig import Server, wait_for
@@ -127,14 +127,14 @@ async def test_a_fail_over_behind_one_address_is_followed(
     new = start_server(options=("--replicaof", "127.0.0.1", str(old.port), *login))
     await wait_for(lambda: new.admin().info("replication")["master_link_status"] == "up", "the replica's link")
     shop = Shop()
-    async with BlackHole(tmp_path / "p", old.socket) as address:
+    async with Proxy(old.socket, path=tmp_path / "p") as address:
         url = old.url.replace(str(old.socket), str(address.path))
         async with opened(shop, url, namespace, lease=3) as queue:
             await queue.submit("t", "before")
             await shop.said("before")
             await wait_for(lambda: caught_up(old, new, namespace), "a replica that has it all")
             new.admin().execute_command("REPLICAOF", "NO", "ONE")
-            setattr(address, "_target", new.socket)  # noqa: B010 - new connections go there, as with a service of k8s
+            address.target = new.socket  # new connections go there, as with a service of k8s
             old.admin().config_set("masteruser", "admin")
             old.admin().config_set("masterauth", ADMIN_PASSWORD)
             old.admin().execute_command("REPLICAOF", "127.0.0.1", str(new.port))

@@ -41,7 +41,7 @@ import streambatch
 from streambatch import _lane, _store
 from streambatch import _scripts as scripts
 from streambatch._settings import ms
-from tests.chaos.proxy import BlackHole
+from streambatch.torture._proxy import Proxy
 from tests.integration.bench import HOUR, Bench, Side
 from tests.integration.lossy import Lossy, Trail
 from tests.integration.pieces import PIECES, Piece, full_of_letters
@@ -54,9 +54,7 @@ EVERY = [*PIECES, full_of_letters]
 each = pytest.mark.parametrize("piece", EVERY, ids=lambda piece: piece.__name__)
 
 
-async def played(
-    server: Server, namespace: str, piece: Piece, *, twice: int = 0, hole: BlackHole | None = None
-) -> Trail:
+async def played(server: Server, namespace: str, piece: Piece, *, twice: int = 0, hole: Proxy | None = None) -> Trail:
     """Play a piece from the beginning; what the namespace held after each call."""
     leaks.sweep(server.admin(), namespace)
     bench = Lossy(server, namespace, hole)
@@ -102,18 +100,18 @@ def at_once(tries: int, chance: float) -> float:
 
 
 @pytest.fixture
-async def hole(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BlackHole]:
+async def hole(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     """A proxy in front of the server; nobody waits before sending again."""
     for module in (_lane, _store):
         monkeypatch.setattr(module, "reconnect", at_once)
     place = Path(server.url.partition("@")[2])
-    async with BlackHole(tmp_path / "s", place) as made:
+    async with Proxy(place, path=tmp_path / "s") as made:
         yield made
 
 
 @each
 async def test_an_answer_that_is_really_lost_changes_nothing(
-    server: Server, namespace: str, piece: Piece, hole: BlackHole
+    server: Server, namespace: str, piece: Piece, hole: Proxy
 ) -> None:
     """P1: of every script call the first answer is lost on its way, after the server has done what it was asked."""
     whole = await played(server, namespace, piece)
@@ -124,7 +122,7 @@ async def test_an_answer_that_is_really_lost_changes_nothing(
 
 
 @pytest.mark.timeout(180)
-async def test_a_caller_that_gives_up_leaves_the_same(server: Server, namespace: str, hole: BlackHole) -> None:
+async def test_a_caller_that_gives_up_leaves_the_same(server: Server, namespace: str, hole: Proxy) -> None:
     """P1, I9: no answer to a script is heard, its caller is cancelled; as if it had been answered, and all drains."""
     done: set[str] = set()
     for piece in EVERY:
@@ -137,7 +135,7 @@ async def test_a_caller_that_gives_up_leaves_the_same(server: Server, namespace:
     assert done >= ALL
 
 
-async def given_up(server: Server, namespace: str, piece: Piece, hole: BlackHole, number: int, whole: Trail) -> None:
+async def given_up(server: Server, namespace: str, piece: Piece, hole: Proxy, number: int, whole: Trail) -> None:
     """Play a piece up to a call whose answers are all lost."""
     leaks.sweep(server.admin(), namespace)
     bench, lost = Lossy(server, namespace, hole), list[int]()

@@ -86,7 +86,7 @@ class Soak:
         await self._drain()
         await self._alive(workers, last)
         self.figures.migrations_failed = getattr(self.place, "failed", 0)
-        Judge(self.ledger.read(), self.figures).judge(self.threads)
+        Judge(self.ledger.notes(), self.figures).judge(self.threads)
         return self.figures
 
     async def _start(self, what: str, part: Cast | Part) -> Child:
@@ -102,10 +102,10 @@ class Soak:
             time.sleep(self.place.dice.random())
             every = [harm for harm in self.place.harms() if not wanted or harm.__name__ in wanted]
             harm = self.place.dice.choice(every)
-            self.ledger.write(Note("harm", "soak", "", harm.__name__))
+            self.ledger.note(Note("harm", "soak", "", harm.__name__))
             harm()
             self.place.wait()
-            self.ledger.write(Note("well", "soak", "", harm.__name__))
+            self.ledger.note(Note("well", "soak", "", harm.__name__))
 
     async def _drain(self) -> None:
         began = time.monotonic()
@@ -122,7 +122,7 @@ class Soak:
     async def _alive(self, workers: list[Child], last: float) -> None:
         """Each worker has worked after the last harm, and ends as it should."""
         for number, worker in enumerate(workers):
-            if not [note for note in self.ledger.read("begin", who=f"w{number}") if note.at > last]:
+            if not [note for note in self.ledger.notes("begin", who=f"w{number}") if note.at > last]:
                 self.figures.wrong.append(f"w{number} began no Run after the last harm")
             worker.sigterm()
             try:

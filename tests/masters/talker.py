@@ -53,7 +53,7 @@ class Talker:
 
     def note(self, what: str, thread: str, message: str, said: str = "") -> None:
         """Write to the ledger."""
-        self.ledger.write(Note(what, self.part.name, thread, said, (message,)))
+        self.ledger.note(Note(what, self.part.name, thread, said, (message,)))
 
     async def store(self, thread: str, message: str) -> Receipt:
         """Submit until it is acknowledged."""
