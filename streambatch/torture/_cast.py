@@ -149,9 +149,11 @@ class _Worker(_Player):
         entries = [message.entry for message in batch.messages]
         self.note("begin", thread=batch.thread, batch=batch.id, fence=fence, ids=ids, entries=entries, odd=odd)
         self.point("begin")
-        await self._work(batch, run)
-        if any(map(poisonous, ids)):
-            raise DeadLetter(POISON)
+        try:
+            await self._work(batch, run)
+        except BaseException:
+            self.note("failed", thread=batch.thread, batch=batch.id, fence=fence)
+            raise
         self.note("end", thread=batch.thread, batch=batch.id, fence=fence)
         self.point("end")
         return json.dumps({"who": self.cast.name, "fence": fence, "ids": ids})
@@ -159,6 +161,8 @@ class _Worker(_Player):
     async def _work(self, batch: Batch, run: Run) -> None:
         """What a provider takes, and how it fails."""
         chance = self.dice.random()
+        if any(poisonous(message.id) for message in batch.messages):
+            raise DeadLetter(POISON)
         if self.cast.calm:
             await asyncio.sleep(self.cast.work)
             return

@@ -21,6 +21,7 @@ dropped   the submitter does not come again with this message    thread, id
 told      a receipt's reply came                                 thread, id, reply, text
 begin     a runner, first line of a Run                          thread, batch, fence, ids, entries, odd
 end       its last line                                          thread, batch, fence
+failed    its last line, if it raises or is cancelled            thread, batch, fence
 answered  a worker's listener, after the commit                  thread, batch
 deliver   the deliver callback                                   thread, batch, reply, ids, sequence, text
 killed    whoever kills, or the process itself, just before      victim, how

@@ -129,7 +129,7 @@ class Checker:
         self.recoveries: list[float] = []
         self.threads: dict[str, _Thread] = {}
         self._running: dict[str, dict[str, str]] = {}
-        self._bereft: dict[str, float] = {}
+        self._bereft: dict[str, tuple[float, str]] = {}
 
     def feed(self, note: Note) -> None:
         """The next note of the log."""
@@ -239,7 +239,7 @@ class Checker:
         self._members(note, thread, ids)
         self._running.setdefault(note["who"], {})[name] = note["batch"]
         if name in self._bereft:
-            self.recoveries.append(note["at"] - self._bereft.pop(name))
+            self.recoveries.append(note["at"] - self._bereft.pop(name)[0])
 
     def _members(self, note: Note, thread: _Thread, ids: list[str]) -> None:
         name = note["thread"]
@@ -262,10 +262,15 @@ class Checker:
         message.entry = entry
 
     def _end(self, note: Note, thread: _Thread) -> None:
-        self._running.get(note["who"], {}).pop(note["thread"], None)
+        self._failed(note, thread)
         batch = thread.batches.get(note["batch"])
         if batch is not None:
             batch.ended.add(note["fence"])
+
+    def _failed(self, note: Note, _: _Thread) -> None:
+        self._running.get(note["who"], {}).pop(note["thread"], None)
+        if self._bereft.get(note["thread"], (0.0, ""))[1] == note["who"]:
+            del self._bereft[note["thread"]]  # its Run was over before it died
 
     def _answered(self, note: Note, thread: _Thread) -> None:
         batch = thread.batches.get(note["batch"])
@@ -329,7 +334,7 @@ class Checker:
 
     def _killed(self, note: Note, _: _Thread) -> None:
         for name in self._running.pop(note["victim"], {}):
-            self._bereft[name] = note["at"]
+            self._bereft[name] = note["at"], note["victim"]
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -109,6 +109,21 @@ WRONG: dict[str, tuple[str, list[Note]]] = {
     "a changed member": ("I4", [*ALL, begin("A", 9, 0), *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)]),
     "moved to another batch": ("I4", [*ALL, begin("Z", 9, 0, 1), *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)]),
     "stored twice": ("I6", [*ALL, *stored(2, entry="7-0"), *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)]),
+    "answered by one, made by the other": (
+        "I3",
+        [*ALL, begin("A", 9, 0, 1), note("answered", batch="A"), begin("A", 10, 0, 1, who="w2"), end("A", 10, "w2"),
+         deliver("A", 10, 0, 1, who="w2"), *run("B", 11, 2, sequence=2)],
+    ),
+    "queued twice": ("I6", [*ALL, *stored(2), *GOOD[6:]]),
+    "fewer members": ("I4", [*ALL, begin("A", 9, 0, 1), begin("A", 10, 0), end("A", 10), deliver("A", 10, 0, 1),
+                             *run("B", 11, 2, sequence=2)]),
+    "a reply about fewer": ("I4", [*ALL, begin("A", 10, 0, 1), end("A", 10), deliver("A", 10, 0),
+                                   *run("B", 11, 2, sequence=2)]),
+    "two replies, the other way round": (
+        "I3",
+        [*ALL, begin("A", 10, 0, 1), end("A", 10), note("told", "s", id="t.1", reply="A", text=said(9, 0, 1)),
+         deliver("A", 10, 0, 1), *run("B", 11, 2, sequence=2)],
+    ),
     "run under two entries": ("I6", [*ALL, begin("A", 9, 0, 1, entries=["0-0", "9-0"]), *GOOD[6:]]),
     "another thread's message": ("I10", [*GOOD, begin("C", 12, 3, ids=["u.3"])]),
     "another message's text": ("I10", [*GOOD, begin("B", 10, 2, odd=["holds t.2 with another message's text"])]),
@@ -162,6 +177,14 @@ def test_how_long_the_next_run_took() -> None:
         {**begin("A", 11, 0, 1, who="w2"), "at": 4.5}, *run("B", 12, 2),
     ]  # fmt: skip
     assert judged(notes).recoveries == [2.5]
+
+
+@pytest.mark.parametrize("what", ["end", "failed"])
+def test_a_run_that_was_over_before_the_kill_is_none_to_recover(what: str) -> None:
+    over = note(what, batch="A", fence=10)
+    killed = note("killed", "play", 2.0, victim="w1")
+    for notes in ([over, killed], [killed, over]):
+        assert judged([*ALL, begin("A", 10, 0, 1), *notes, begin("A", 11, 0, 1, who="w2")]).recoveries == []
 
 
 def test_where_a_submitter_goes_on() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from streambatch import UsageError
 from streambatch.cli import _torture
 from streambatch.torture import Plan, Report
 from streambatch.torture._verdict import PROMISES, Checker, Wrong, table
@@ -70,20 +71,24 @@ async def test_a_server_of_ones_own_is_not_harmed_and_keeps_its_keys(tmp_path: P
     assert "BROKEN" not in out
 
 
+async def test_a_server_that_is_away_is_said_in_a_line(tmp_path: Path) -> None:
+    code, out, err = await ended(await start(tmp_path, "--url", "redis://127.0.0.1:1"))
+    assert (code, out) == (2, "")
+    assert "streambatch: the server does not answer" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("url", "report", "words"),
     [
-        (("--url", "redis://127.0.0.1:1"), "does not answer"),
-        (("--url", "cluster://a,b"), "give a redis:// URL"),
-        (("--url", "nonsense://x"), "a URL begins with"),
-        (("--report", "no/where.json"), "there is no such folder"),
+        ("cluster://a,b", None, "give a redis:// URL"),
+        ("nonsense://x", None, "a URL begins with"),
+        ("redis://h", Path("no/where.json"), "there is no such folder"),
     ],
 )
-async def test_what_cannot_run_says_so_in_a_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
-    code, out, err = await ended(await start(tmp_path, *options))
-    assert (code, out) == (2, "")
-    assert words in err
-    assert "Traceback" not in err
+def test_what_cannot_run_is_refused_before_anything_is_started(url: str, report: Path | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _torture.torture(_torture.Wishes(url, 30, 7, 4, 30, 2, report, False))
 
 
 def test_a_broken_promise_is_shown_with_its_history_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
