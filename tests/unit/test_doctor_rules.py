@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from streambatch import _safety as safety
 from streambatch._explain import Explanation
 from streambatch.cli.doctor import CHECKS, examine
 from streambatch.cli.doctor._facts import Facts, Node, Part, Watch
@@ -243,6 +244,8 @@ def test_the_number_of_a_release_is_judged_within_its_branch(version: str, level
         (SENTINEL, "sentinel-master", "master"),
         (redis("8.4.0"), "version", "redis 8.4.0"),
         (ONE, "version", "valkey 9.1.2"),
+        (ONE, "timeout", "0 (never)"),
+        (config("timeout", "300"), "timeout", "300 s"),
         (info(maxmemory="0"), "maxmemory", "no limit; 1 MiB used"),
         (info(rejected_connections="2"), "maxclients", "10 of 10000, 2 refused since its start"),
         (counts(due_head="990000"), "due-late", "the oldest is 10.0 s late"),
@@ -255,8 +258,9 @@ def test_what_was_seen_is_told(facts: Facts, code: str, value: str) -> None:
 
 def test_which_server_it_is_is_said_where_there_are_several() -> None:
     two = replace(CLUSTER, nodes=(*CLUSTER.nodes, replace(CLUSTER.nodes[0], name="b:2")))
-    assert {one.where for one in examine(two) if one.code == "role"} == {"a:1", "b:2"}
-    assert {one.where for one in examine(CLUSTER) if one.code == "role"} == {""}
+    for code in ("role", "reach"):
+        assert {one.where for one in examine(two) if one.code == code} == {"a:1", "b:2"}
+        assert {one.where for one in examine(CLUSTER) if one.code == code} == {""}
 
 
 def test_what_only_half_was_tried_is_not_well() -> None:
@@ -269,3 +273,11 @@ def test_huge_pages_matter_where_they_are_on_and_the_server_has_not_switched_the
     off = replace(NODE, config={**CONFIG, "disable-thp": "no"})
     assert levels(replace(ONE, nodes=(off,)))["huge-pages"] == OK
     assert levels(node(huge="[always] madvise never"))["huge-pages"] == OK
+
+
+@pytest.mark.parametrize(("aof", "fsync"), [(True, "everysec"), (False, "always"), (False, "")])
+def test_class_d2_wants_both(aof: bool, fsync: str) -> None:
+    told = safety.below_disk(aof=aof, fsync=fsync)
+    assert told is not None
+    assert f"appendonly {'yes' if aof else 'no'}, appendfsync {fsync or 'unknown'}" in told
+    assert safety.below_disk(aof=True, fsync="always") is None
