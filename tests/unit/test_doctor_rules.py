@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from streambatch import _safety as safety
 from streambatch._explain import Explanation
 from streambatch.cli.doctor import CHECKS, examine
 from streambatch.cli.doctor._facts import Facts, Node, Part, Watch
@@ -227,3 +228,56 @@ def test_a_server_that_does_not_answer_is_one_error() -> None:
 )
 def test_the_number_of_a_release_is_judged_within_its_branch(version: str, level: str) -> None:
     assert levels(redis(version))["lua-holes"] == level
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "value"),
+    [
+        (info(aof_enabled="0"), "persistence", "appendonly no, save 3600 1: all since the last snapshot is lost"),
+        (config("save", "", aof_enabled="0"), "persistence", 'appendonly no, save ""'),
+        (replace(ONE, nodes=(replace(NODE, info={"aof_enabled": "0"}, config={}),)), "persistence", "appendonly no"),
+        (node(clock=60.0), "clock", "60.000 s ahead of this machine's"),
+        (node(clock=-3.0), "clock", "3.000 s behind this machine's"),
+        (CLUSTER, "cluster-require-full-coverage", "no"),
+        (CLUSTER, "dead-letters", "0, 0 in one partition"),
+        (counts(letters="3"), "dead-letters", "3"),
+        (SENTINEL, "sentinel-master", "master"),
+        (redis("8.4.0"), "version", "redis 8.4.0"),
+        (ONE, "version", "valkey 9.1.2"),
+        (ONE, "timeout", "0 (never)"),
+        (config("timeout", "300"), "timeout", "300 s"),
+        (info(maxmemory="0"), "maxmemory", "no limit; 1 MiB used"),
+        (info(rejected_connections="2"), "maxclients", "10 of 10000, 2 refused since its start"),
+        (counts(due_head="990000"), "due-late", "the oldest is 10.0 s late"),
+        (counts(halted="1", due_head="1000"), "due-late", "the namespace is paused"),
+    ],
+)  # fmt: skip
+def test_what_was_seen_is_told(facts: Facts, code: str, value: str) -> None:
+    assert next(one.value for one in examine(facts) if one.code == code) == value
+
+
+def test_which_server_it_is_is_said_where_there_are_several() -> None:
+    two = replace(CLUSTER, nodes=(*CLUSTER.nodes, replace(CLUSTER.nodes[0], name="b:2")))
+    for code in ("role", "reach"):
+        assert {one.where for one in examine(two) if one.code == code} == {"a:1", "b:2"}
+        assert {one.where for one in examine(CLUSTER) if one.code == code} == {""}
+
+
+def test_what_only_half_was_tried_is_not_well() -> None:
+    """Rights count as looked at when the scripts' and the others could be tried."""
+    assert levels(replace(ONE, refused=None))["rights"] == "unseen"
+    assert levels(part(missing=None))["rights"] == "unseen"
+
+
+def test_huge_pages_matter_where_they_are_on_and_the_server_has_not_switched_them_off() -> None:
+    off = replace(NODE, config={**CONFIG, "disable-thp": "no"})
+    assert levels(replace(ONE, nodes=(off,)))["huge-pages"] == OK
+    assert levels(node(huge="[always] madvise never"))["huge-pages"] == OK
+
+
+@pytest.mark.parametrize(("aof", "fsync"), [(True, "everysec"), (False, "always"), (False, "")])
+def test_class_d2_wants_both(aof: bool, fsync: str) -> None:
+    told = safety.below_disk(aof=aof, fsync=fsync)
+    assert told is not None
+    assert f"appendonly {'yes' if aof else 'no'}, appendfsync {fsync or 'unknown'}" in told
+    assert safety.below_disk(aof=True, fsync="always") is None
