@@ -116,6 +116,8 @@ class Oracle(Turns):
         active = bool(t.run or t.reply)
         if letter.kind == "reply" and active:
             return ("busy",)
+        if letter.notes and t.full:
+            return ("broken",)
         del self.letters[number]
         if letter.kind == "reply":
             t.reply = Reply(letter.seq, 0)

@@ -88,9 +88,11 @@ class Steps(World):
         def row(answer: Any) -> Row:
             return ("started", answer[0])
 
-        await self.did(
+        found = await self.did(
             t.name, self.bench.sides[number].store.start(work), lambda: self.oracle.start(t, work.lease.token), row
         )
+        if found is None and not self.hurt[t.name] & {"lease", "run"}:
+            self.oracle.start(t, work.lease.token)  # it was counted; only its messages could not be read
 
     async def checkpoint(self, number: int, work: Work, chosen: int) -> None:
         """A runner keeps something: nothing, all byte values, a frame, a megabyte."""
