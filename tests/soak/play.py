@@ -81,8 +81,11 @@ class Soak:
         await asyncio.sleep(2.0)
         for talker in talkers:
             await talker.send("stop")
-        for talker in talkers:
-            await talker.expect("DONE", deadline=PATIENCE + DRAIN)
+        for number, talker in enumerate(talkers):
+            try:
+                await talker.expect("DONE", deadline=PATIENCE + DRAIN)
+            except AssertionError:
+                self.figures.wrong.append(f"s{number} still waits, {PATIENCE + DRAIN:g} s after the last harm")
         await self._drain()
         await self._alive(workers, last)
         self.figures.migrations_failed = getattr(self.place, "failed", 0)

@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from streambatch import BatchQueue, NotAccepted, OutcomeUnknown, Receipt, Replicas, StreambatchError
+from streambatch import BatchQueue, NotAccepted, OutcomeUnknown, Receipt, Replicas, StoreError, StreambatchError
 from tests.chaos.ledger import Ledger, Note
 
 PATIENCE = 60.0
@@ -72,12 +72,17 @@ class Talker:
 
     async def hear(self, receipt: Receipt, message: str) -> None:
         """Wait for the reply."""
-        try:
-            await receipt.reply(timeout=PATIENCE)
-        except (TimeoutError, StreambatchError) as error:
-            self.note("silence", receipt.thread, message, type(error).__name__)
-        else:
-            self.note("reply", receipt.thread, message)
+        until = asyncio.get_running_loop().time() + PATIENCE
+        while True:
+            try:
+                await receipt.reply(timeout=max(0.0, until - asyncio.get_running_loop().time()))
+            except StoreError:
+                continue  # ten seconds without the server: whoever still wants the reply asks again
+            except (TimeoutError, StreambatchError) as error:
+                self.note("silence", receipt.thread, message, type(error).__name__)
+            else:
+                self.note("reply", receipt.thread, message)
+            return
 
     async def talk(self, thread: str, *, waits: bool) -> None:
         """Send bursts until told to stop."""
