@@ -57,8 +57,7 @@ async def test_nothing_acknowledged_is_lost(
 ) -> None:
     """Kill -9 of the server under load: all that was acknowledged is answered, once and in order (I1, I2, D1, D2)."""
     server = start_server(aof=fsync)
-    server.admin().execute_command("ACL", "SETUSER", "default", "off", "allkeys", "allchannels", "+@all")
-    server.admin().execute_command("ACL", "SAVE")
+    server.keep_rights()
     workers = [await act(name, server.url, lease=2.0) for name in ("a", "b")]
     queue = await open_queue(server.url, submit_timeout=5.0, max_wait=0.2, lease=2.0)
     writers = Writers(queue)

@@ -143,6 +143,11 @@ class Server:
             self._admin = connect(self.admin_url)
         return self._admin
 
+    def keep_rights(self) -> None:
+        """Let the user default keep its rights, as docs/runbook.md says: Redis 7.0 loads its AOF with them."""
+        self.admin().execute_command("ACL", "SETUSER", "default", "off", "allkeys", "allchannels", "+@all")
+        self.admin().execute_command("ACL", "SAVE")
+
     def stop(self) -> None:
         """Freeze the process (SIGSTOP): clients stay connected and get no answer until `cont`."""
         os.kill(self.pid, signal.SIGSTOP)

@@ -42,25 +42,26 @@ class Sentinels:
 
     Args:
         kind: of all programs.
+        options: further arguments of master and replica.
     """
 
     SERVICE = "chats"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, options: tuple[str, ...] = ()) -> None:
         self.servers: list[Server] = []
         self.ports = [free_port() for _ in range(3)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._watchdogs: dict[int, subprocess.Popen[bytes]] = {}
         try:
-            self._build(kind)
+            self._build(kind, (*_AUTH, *options))
         except BaseException:
             self.close()
             raise
 
-    def _build(self, kind: str) -> None:
+    def _build(self, kind: str, options: tuple[str, ...]) -> None:
         # Sentinel lets the servers keep what it tells them, so that one that comes back knows what it was.
-        self.servers += [Server(kind, aof="everysec", options=_AUTH, keeps=True)]
-        self.servers += [Server(kind, aof="everysec", options=_AUTH, keeps=True)]
+        self.servers += [Server(kind, aof="everysec", options=options, keeps=True)]
+        self.servers += [Server(kind, aof="everysec", options=options, keeps=True)]
         master, replica = self.servers
         replica.admin().execute_command("REPLICAOF", "127.0.0.1", master.port)
         replica.admin().execute_command("CONFIG", "REWRITE")

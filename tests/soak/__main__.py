@@ -23,12 +23,14 @@ def main() -> None:
     parser.add_argument("--server", choices=tuple(kinds()), default=next(iter(kinds())))
     parser.add_argument("--threads", type=int, default=24)
     parser.add_argument("--harms", default="", help="only these, by name, with commas between")
+    parser.add_argument("--min-replicas", action="store_true", help="min-replicas-to-write 1, with Sentinel")
     told = parser.parse_args()
     failed = False
     for kind in ("sentinel", "cluster") if told.kind == "both" else (told.kind,):
         began = time.monotonic()
         options = Options(
             kind=kind, server=told.server, seconds=told.minutes * 60, seed=told.seed, threads=told.threads,
+            min_replicas=told.min_replicas,
             harms=tuple(filter(None, told.harms.split(","))),
         )  # fmt: skip
         figures = asyncio.run(soak(options))

@@ -45,6 +45,8 @@ class Place:
 
     def __init__(self, servers: list[Server], dice: random.Random) -> None:
         self.servers, self.dice = servers, dice
+        for server in servers:
+            server.keep_rights()
 
     def harms(self) -> list[Callable[[], None]]:
         """What may happen."""

@@ -30,6 +30,7 @@ from tests.soak.places import ClusterPlace, Place, SentinelPlace
 from tests.soak.talker import PATIENCE, Part
 
 PARTITIONS = 6
+SAFE = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
 DRAIN = 60.0
 SETTINGS: dict[str, Any] = {
     "lease": 2.0, "debounce": 0.05, "backoff": 0.1, "drain_timeout": 5.0, "submit_timeout": 5.0, "max_attempts": 1_000,
@@ -49,6 +50,7 @@ class Options:
     workers: int = 2
     talkers: int = 2
     harms: tuple[str, ...] = ()
+    min_replicas: bool = False
 
 
 class Soak:
@@ -145,7 +147,7 @@ async def soak(options: Options) -> Figures:
         ledger = Ledger(Path(folder) / "ledger")
         stack.callback(ledger.close)
         if options.kind == "sentinel":
-            made: Sentinels | Nodes = await asyncio.to_thread(Sentinels, options.server)
+            made: Sentinels | Nodes = await asyncio.to_thread(Sentinels, options.server, SAFE * options.min_replicas)
             place: Place = SentinelPlace(made, dice)
         else:
             made = await asyncio.to_thread(lambda: Nodes(options.server, replicas=True))

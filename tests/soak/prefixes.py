@@ -49,9 +49,7 @@ START = b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n"
 def server_of(kind: str) -> Server:
     """A server that writes each command to its AOF before it answers."""
     server = Server(kind, aof="always", options=OPTIONS)
-    # Redis 7.0 loads its AOF as the default user, whose rights it checks though nobody may log in (docs/runbook.md).
-    server.admin().execute_command("ACL", "SETUSER", "default", "off", "allkeys", "allchannels", "+@all")
-    server.admin().execute_command("ACL", "SAVE")
+    server.keep_rights()
     return server
 
 
