@@ -83,7 +83,7 @@ async def test_slots_move_under_load() -> None:
 @pytest.mark.parametrize("kind", list(kinds()))
 async def test_a_server_that_finds_any_part_of_its_file_goes_on_from_there(kind: str) -> None:
     """A slice of the cuts of each piece of a life; all of them by command."""
-    play = await sweep(kind, sample(2, 7))
+    play = await sweep(kind, sample(1, 7))
     assert play.inside
     assert play.compared
     assert play.messages
