@@ -151,7 +151,9 @@ class Side:
         self.bench = bench
         self.twice = twice
         self.events: list[Event] = []
-        self.client: Any = cast("Any", _connect).client_of(bench.server.url, settings, 8 + 4 * settings.partitions)[0]
+        self.client: Any = cast("Any", _connect).client_of(bench.server.direct, settings, 8 + 4 * settings.partitions)[
+            0
+        ]
         self.store = Store(
             self.client, Keys(bench.namespace, settings.partitions), settings, codec, self.events.append,
             runs=runs, hands=hands, history=history,
@@ -182,7 +184,7 @@ class Side:
             _, left = await asyncio.wait(left, timeout=0.2)
         await self.wire.close()
         await self.store.aclose()
-        await self.client.aclose()
+        await _connect.attempt_closed(self.client)  # with Sentinel the client holds others
 
     def _watched(self, wire: Wire) -> Wire:
         exchange: Callable[..., Awaitable[list[Any]]] = wire.exchange

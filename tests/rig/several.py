@@ -42,11 +42,14 @@ class Sentinels:
 
     Args:
         kind: of all programs.
+        down: ms of silence after which the master counts as down.
     """
 
     SERVICE = "chats"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, down: int = 1500) -> None:
+        self.kind = kind
+        self.down = down
         self.servers: list[Server] = []
         self.ports = [free_port() for _ in range(3)]
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -66,15 +69,20 @@ class Sentinels:
         until(lambda: self.servers[1].admin().info()["master_link_status"] == "up", "the replica")
         for port, folder in zip(self.ports, folders, strict=True):
             folder.mkdir()
-            self._processes.append(_sentinel(kind, port, folder, master.port, self.SERVICE))
+            self._processes.append(_sentinel(kind, port, folder, master.port, self.SERVICE, self.down))
             self._watchdogs.append(watchdog(self._processes[-1].pid))
-        until(lambda: all(self._sees(port) for port in self.ports), "the Sentinels to know each other")
+        until(self.settled, "the Sentinels to know each other")
+
+    def settled(self) -> bool:
+        """Whether all Sentinels see a master, a replica and each other."""
+        return all(self._sees(port) for port in self.ports)
 
     def _sees(self, port: int) -> bool:
         with contextlib.closing(connect(f"redis://127.0.0.1:{port}")) as client:
             found: Any = client.sentinel_master(self.SERVICE)
+            replicas: list[Any] = client.sentinel_slaves(self.SERVICE)
             return (
-                found["num-other-sentinels"] == 2 and found["num-slaves"] == 1
+                found["num-other-sentinels"] == 2 and [one["flags"] for one in replicas] == ["slave"]
                 and not (found["is_sdown"] or found["is_odown"])
             )  # fmt: skip
 
@@ -104,13 +112,13 @@ class Sentinels:
             server.close()
 
 
-def _sentinel(kind: str, port: int, folder: Path, master: int, service: str) -> subprocess.Popen[bytes]:
+def _sentinel(kind: str, port: int, folder: Path, master: int, service: str, down: int) -> subprocess.Popen[bytes]:
     file = folder / "sentinel.conf"
     file.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/log\n"
         f"sentinel monitor {service} 127.0.0.1 {master} 2\n"
         f"sentinel auth-user {service} admin\nsentinel auth-pass {service} {ADMIN_PASSWORD}\n"
-        f"sentinel down-after-milliseconds {service} 1500\nsentinel failover-timeout {service} 3000\n"
+        f"sentinel down-after-milliseconds {service} {down}\nsentinel failover-timeout {service} 3000\n"
     )
     return subprocess.Popen(
         [kinds()[kind], file, "--sentinel"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -127,6 +135,7 @@ class Nodes:
     """
 
     def __init__(self, kind: str, *, replicas: bool = False) -> None:
+        self.kind = kind
         self.servers: list[Server] = []
         try:
             self._build(kind, 6 if replicas else 3)
@@ -154,20 +163,33 @@ class Nodes:
         for master, replica in zip(self.masters, self.servers[3:], strict=False):
             name = master.admin().execute_command("CLUSTER", "MYID")
             until(lambda r=replica, n=name: r.admin().execute_command("CLUSTER", "REPLICATE", n), "a replica")
-        until(lambda: all(self._is_up(server) for server in self.servers), "the cluster")
+        until(self.is_up, "the cluster")
 
     @property
     def masters(self) -> list[Server]:
         """The first masters."""
         return self.servers[:3]
 
+    def owner(self, slot: int) -> Server:
+        """The master that has a slot, as a node that lives says."""
+        for server in self.servers:
+            with contextlib.suppress(NoConnection, OSError):
+                rows: list[Any] = server.admin().execute_command("CLUSTER", "SLOTS")
+                port = next(int(row[2][1]) for row in rows if int(row[0]) <= slot <= int(row[1]))
+                return next(one for one in self.servers if one.port == port)
+        raise RuntimeError("no node answers")
+
     def _knows(self, server: Server) -> bool:
         return self._info(server)["cluster_known_nodes"] == str(len(self.servers))
 
-    def _is_up(self, server: Server) -> bool:
-        info = self._info(server)
-        linked = server in self.masters or server.admin().info()["master_link_status"] == "up"
-        return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS) and bool(linked)
+    def is_up(self) -> bool:
+        """Whether every node says that all is well."""
+        return all(self._is_well(server) for server in self.servers)
+
+    def _is_well(self, server: Server) -> bool:
+        info, role = self._info(server), server.admin().info("replication")
+        linked = role["role"] == "master" or role["master_link_status"] == "up"
+        return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS) and linked
 
     @staticmethod
     def _info(server: Server) -> dict[str, str]:
