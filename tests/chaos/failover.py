@@ -10,7 +10,7 @@ seen that, the next one is killed.
 Every message whose `submit` returned is remembered, and must have been answered in the end. With `Replicas(1)` and one
 replica for each master, none may be lost. With ``--durability server`` some may, and the table shows how many.
 
-What can go wrong: the heir has no replica until the dead one is back, so nobody could confirm anything. Meanwhile people
+What can go wrong: the heir has no replica until the dead one is back, so nobody could confirm anything. Meanwhile all
 ask for the class "server", and no other master is killed. A submit whose durability is not known (`DurabilityUnknown`)
 is sent again under its id, as the documentation says, and counts when it returned.
 """
@@ -135,18 +135,18 @@ class Town:
 
     def revive(self, dead: Server) -> None:
         """It is a replica from now on; wait until the whole is as before."""
+        several = self.several
+        if isinstance(several, Sentinels):
+            # Not before all Sentinels know: one that does not would take the one that comes back for the master.
+            until(lambda: len(named := several.named()) == 1 and dead.port not in named, "the Sentinels to agree", 60)
         dead.restart()
+        until(lambda: self.well(dead), "all to be well", 60)
+
+    def well(self, dead: Server) -> bool:
+        """Whether the one that came back follows another, and everybody knows."""
         if isinstance(self.several, Sentinels):
-            heir = next(server for server in self.several.servers if server is not dead)
-            dead.admin().execute_command("REPLICAOF", "127.0.0.1", heir.port)
-        until(lambda: whole(self.several, dead), "the dead one to be a replica", 60)
-
-
-def whole(several: Sentinels | Nodes, dead: Server) -> bool:
-    """The one that came back follows a master, and the others know."""
-    info = dead.admin().info("replication")
-    linked = info["role"] == "slave" and info["master_link_status"] == "up" and not info["master_sync_in_progress"]
-    return linked and (several.settled() if isinstance(several, Sentinels) else several.is_up())
+            return self.several.mended()
+        return dead.admin().info("replication")["role"] == "slave" and self.several.is_up()
 
 
 async def play(shape: str, times: int, durability: str, down: int, kind: str) -> tuple[list[dict[str, float]], Town]:

@@ -1,8 +1,8 @@
 """Cancellation at every await of every public coroutine: nothing leaks, nothing is stranded (I11).
 
 Theory of operation. `Counted` (counted.py) cancels a coroutine's task at its n-th suspension, exactly as a timeout, a
-Ctrl-C or a closing framework would at that moment. The story is played once to the end, which gives the number of points,
-and then once for each. After each the server must have no connection of ours, the loop no task of ours, and the
+Ctrl-C or a closing framework would at that moment. The story is played once to the end, which gives the number of
+points, and then once for each. After each the server must have no connection of ours, the loop no task of ours, and the
 cancellation must have come through. What was stored meanwhile is run by the next queue: at the end nothing waits any
 more. cancel_sweep.py does the same with each public coroutine alone, on every topology.
 """

@@ -77,6 +77,28 @@ class Sentinels:
         """Whether all Sentinels see a master, a replica and each other."""
         return all(self._sees(port) for port in self.ports)
 
+    def named(self) -> set[int]:
+        """The ports of whom the Sentinels take for the master."""
+        found = set[int]()
+        for port in self.ports:
+            with contextlib.closing(connect(f"redis://127.0.0.1:{port}")) as client:
+                said: Any = client.sentinel_master(self.SERVICE)
+                found.add(int(said["port"]))
+        return found
+
+    def mended(self) -> bool:
+        """Whether there is a master and its replica again; who is neither is made a replica, sooner than usual."""
+        named = self.named()
+        for server in self.servers if len(named) == 1 else ():
+            info = server.admin().info("replication")
+            if (server.port in named) != (info["role"] == "master"):
+                if server.port not in named:
+                    server.admin().execute_command("REPLICAOF", "127.0.0.1", min(named))
+                return False
+            if info["role"] != "master" and info["master_link_status"] != "up":
+                return False
+        return self.settled()
+
     def _sees(self, port: int) -> bool:
         with contextlib.closing(connect(f"redis://127.0.0.1:{port}")) as client:
             found: Any = client.sentinel_master(self.SERVICE)

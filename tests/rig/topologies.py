@@ -1,8 +1,8 @@
 """The topologies on which the same tests run: what a test sees as its `server` when it is more than one server.
 
-Theory of operation. `pytest --topology sentinel` (or cluster, or embedded) gives a test a `Place` instead of a `Server`.
-It has the same names, as far as they mean something there. A place belongs to a namespace, and its *home* is the server
-that has partition 0 of it now: the master that Sentinel watches, or the node that has the slot. What a test asks about a
+Theory of operation. `pytest --topology sentinel` (or cluster, or embedded) gives a test a `Place` instead of a
+`Server`. It has the same names, as far as they mean something there. A place belongs to a namespace; its *home* is what
+has partition 0 of it now: the master that Sentinel watches, or the node that has the slot. What a test asks about a
 server (its clients, its counters) it asks the home; a command with a key of ours goes to the server that has the key.
 
 The servers behind a place are shared by the tests of a session, like the single servers are. What a place cannot do (be
