@@ -183,6 +183,16 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def topologies(session: nox.Session) -> None:
+    """Run the integration tests and the deaths of workers on Sentinel, on a Cluster, and on the embedded server."""
+    _install(session, extras=["cli", "embedded"], groups=["test"])
+    told = session.posargs or ["tests/integration", "tests/chaos/test_kill_worker.py", "tests/chaos/test_drain.py"]
+    for where in ("sentinel", "embedded", "cluster"):
+        spread = ["--partitions", "4"] if where == "cluster" else []
+        session.run("python", "-m", "pytest", "-n", "2", "--topology", where, *spread, *told)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Check the model of a thread in all its states, and break each of its defences: needs java; `-- --workers 2`."""
     _install(session, extras=["cli", "embedded"], groups=["test"], more=TLC, says="TLC, once; 2 MB")

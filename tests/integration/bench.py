@@ -107,6 +107,12 @@ class Bench:
             self.bound += -ms
         self.stop_time(self.now + round(ms))
 
+    def raw(self) -> Any:
+        """A client of the admin's whose answers are bytes; close it."""
+        made = connect_async(self.server.admin_url, text=False)
+        made.connection_pool.connection_kwargs["driver_info"] = None
+        return made
+
     async def check(self) -> None:
         """I5 now."""
         await invariants.i5_indexed(self.admin, self.namespace, self.now, self.bound + 1)
