@@ -1,4 +1,4 @@
-"""More failures of other queues, each as a named test: recovery, expiry, cost, and what is shown (see test_peers.py)."""
+"""More failures of other queues, each as a named test: recovery, expiry, cost, what is shown (see test_peers.py)."""
 
 from __future__ import annotations
 
