@@ -186,10 +186,12 @@ def simulate(session: nox.Session) -> None:
 def topologies(session: nox.Session) -> None:
     """Run the integration tests and the deaths of workers on Sentinel, on a Cluster, and on the embedded server."""
     _install(session, extras=["cli", "embedded"], groups=["test"])
-    told = session.posargs or ["tests/integration", "tests/chaos/test_kill_worker.py", "tests/chaos/test_drain.py"]
+    deaths = ["tests/chaos/test_kill_worker.py", "tests/chaos/test_drain.py", "tests/chaos/test_gaps.py"]
+    run = ["python", "-m", "pytest", "-n", "2", "--topology"]
     for where in ("sentinel", "embedded", "cluster"):
-        spread = ["--partitions", "4"] if where == "cluster" else []
-        session.run("python", "-m", "pytest", "-n", "2", "--topology", where, *spread, *told)
+        session.run(*run, where, *(session.posargs or ["tests/integration", *deaths]))
+    if not session.posargs:
+        session.run(*run, "cluster", "--partitions", "4", *deaths)  # over several nodes
 
 
 @nox.session

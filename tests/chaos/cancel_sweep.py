@@ -62,10 +62,11 @@ class Sweep:
     async def run(self) -> None:
         """Every call, cold and warm."""
         asyncio.get_running_loop().set_exception_handler(lambda _, told: self.told.append(str(told)))
-        with (
-            warnings.catch_warnings(),
-            mock.patch("sys.unraisablehook", lambda it: self.told.append(str(it.exc_value))),
-        ):
+
+        def garbage(told: Any) -> None:
+            self.told.append(str(told.exc_value))
+
+        with warnings.catch_warnings(), mock.patch("sys.unraisablehook", garbage):
             warnings.simplefilter("error", ResourceWarning)  # of what is closed only because nobody has it any more
             await self._all()
 
