@@ -17,7 +17,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
 from streambatch import Batch, BatchQueue, Reply, RunCancelled, StoreAway, StoreBack, StoreError, UsageError
+from streambatch._connect import client_of
 from streambatch._keys import Keys
+from streambatch._settings import Settings
 from tests.rig import wait_for
 from tests.rig.servers import ADMIN_PASSWORD, free_port, kinds
 from tests.rig.several import SLOTS, Nodes, Sentinels
@@ -268,3 +270,11 @@ async def test_a_silent_sentinel_does_not_stand_in_the_way(several: Several, nam
         async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
             reply = await (await queue.submit("t", "hi")).reply(timeout=10)
             assert reply is not None
+
+
+def test_a_sentinels_client_reads_no_files_in_the_event_loop() -> None:
+    """By default the client reads package metadata from disk for each Sentinel, when the queue opens."""
+    given = Settings()
+    pool: Any = client_of("sentinel://one,two/chats", given, 8)[0]
+    watched: list[Any] = pool.connection_pool.sentinel_manager.sentinels
+    assert [one.connection_pool.connection_kwargs["driver_info"] for one in watched] == [None, None]
