@@ -215,7 +215,8 @@ def sentinel_of(url: str, common: dict[str, Any]) -> Redis:
     common = {name: value for name, value in common.items() if name != "timeout"} | login
     if query.get("ssl", "").lower() == "true":
         common["ssl"] = told["ssl"] = cast("Any", True)
-    asked: dict[str, Any] = {"socket_timeout": quick, "socket_connect_timeout": quick, "retry": common["retry"], **told}
+    kept = {name: common[name] for name in ("retry", "driver_info")}
+    asked: dict[str, Any] = {"socket_timeout": quick, "socket_connect_timeout": quick, **kept, **told}
     watch = Sentinel(hosts, sentinel_kwargs=asked, **common, db=int(db or 0))
     return cast("Any", watch).master_for(service, connection_pool_class=SentinelConnectionPool)
 

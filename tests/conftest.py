@@ -4,6 +4,9 @@ Theory of operation. The two servers are started once for a session, when the fi
 for `server` (or `url`, or `start_server`) runs once for each kind of server. It gets a namespace of its own, connects
 as the restricted user, must not leave keys without a TTL, and must not block the event loop inside the package. Async
 tests and async fixtures need no decorator; they run on asyncio.
+
+With `--topology sentinel` (or cluster, embedded) the same tests run on real Sentinels, a real Cluster or the embedded
+server, and those that are about none of these are skipped: with a reason, unless they use no server at all.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import pytest
 from blockbuster import BlockBuster
 
+from streambatch._keys import Keys
+from streambatch._settings import Settings
 from tests.rig import leaks
 from tests.rig.process import Child
 from tests.rig.servers import Server, kinds
+from tests.rig.topologies import TOPOLOGIES, Behind, Place, built
 
 _failed = pytest.StashKey[bool]()
 
@@ -43,9 +49,37 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"{wanted} kinds of server are required and {found} found; install redis-server.", returncode=3)
 
 
-def pytest_report_header() -> str:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the tests with a server run, and on a Cluster over how many slots."""
+    parser.addoption("--topology", choices=TOPOLOGIES, default="standalone", help="of the servers that tests use")
+    parser.addoption("--partitions", type=int, default=1, help="of a queue whose test does not say: 1, 4, 8 or 11")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all settings this process makes another number of partitions; thread "t" must stay in the first one."""
+    partitions = int(str(config.getoption("--partitions")))
+    if Keys("t", partitions).partition("t"):
+        raise pytest.UsageError(f"with {partitions} partitions the thread of most tests is not in the first one")
+    cast("Any", Settings.__init__).__kwdefaults__["partitions"] = partitions
+
+
+def pytest_report_header(config: pytest.Config) -> str:
     """Say on which servers the tests run."""
-    return f"servers: {', '.join(kinds())}"
+    where = f"{config.getoption('--topology')}, partitions: {config.getoption('--partitions')}"
+    return f"servers: {', '.join(kinds())}; topology: {where}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another topology, leave out tests without a server, and skip those that are about a single one."""
+    if config.getoption("--topology") == "standalone":
+        return
+    apart = [item for item in items if "server_kind" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=apart)
+    items[:] = [item for item in items if item not in set(apart)]
+    for item in items:
+        mark = item.get_closest_marker("standalone")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(f"about one standalone server: {mark.args[0]}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -69,9 +103,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def _servers() -> Iterator[dict[str, Server]]:
+def _servers() -> Iterator[dict[str, Server | Behind]]:
     """The shared servers that have been started, by kind."""
-    started: dict[str, Server] = {}
+    started: dict[str, Server | Behind] = {}
     yield started
     for server in started.values():
         server.close()
@@ -83,12 +117,23 @@ def server_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def topology(pytestconfig: pytest.Config) -> str:
+    """Where the tests with a server run: "standalone", "sentinel", "cluster" or "embedded"."""
+    return str(pytestconfig.getoption("--topology"))
+
+
 @pytest.fixture
-def server(server_kind: str, _servers: dict[str, Server]) -> Server:
+def server(server_kind: str, topology: str, namespace: str, _servers: dict[str, Server | Behind]) -> Server:
     """The shared server of this kind. Never kill, stop, flush or configure it: that is what `start_server` is for."""
     if server_kind not in _servers:
-        _servers[server_kind] = Server(server_kind)
-    return _servers[server_kind]
+        _servers[server_kind] = Server(server_kind) if topology == "standalone" else built(topology, server_kind)
+    return _seen(_servers[server_kind], namespace)
+
+
+def _seen(behind: Server | Behind, namespace: str) -> Server:
+    """What a test sees as its server. A `Place` has the names of a Server that mean something there."""
+    return behind if isinstance(behind, Server) else cast("Server", Place(behind, namespace))
 
 
 @pytest.fixture
@@ -98,12 +143,17 @@ def url(server: Server) -> str:
 
 
 @pytest.fixture
-def start_server(server_kind: str) -> Iterator[StartServer]:
+def start_server(server_kind: str, topology: str, namespace: str) -> Iterator[StartServer]:
     """Start private servers of this kind, to kill, stop, fill and restart; they end with the test."""
     started: list[Server] = []
 
     def start(*, aof: str | None = None, maxmemory: str | None = None, options: tuple[str, ...] = ()) -> Server:
-        started.append(Server(server_kind, aof=aof, maxmemory=maxmemory, options=options))
+        if topology == "standalone":
+            started.append(Server(server_kind, aof=aof, maxmemory=maxmemory, options=options))
+        else:
+            if maxmemory or options:
+                pytest.fail("such a server is a standalone one: mark the test")
+            started.append(_seen(built(topology, server_kind), namespace))
         return started[-1]
 
     yield start

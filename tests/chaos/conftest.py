@@ -17,6 +17,7 @@ from tests.chaos.stage import Hatch, Stage
 from tests.conftest import StartChild
 from tests.fakes import provider
 from tests.rig import Child, Server
+from tests.rig.servers import kinds
 
 QUICK: dict[str, Any] = {"lease": 1.0, "debounce": 0.02, "backoff": 0.05, "drain_timeout": 2.0}
 
@@ -33,15 +34,19 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-async def act(ledger: Ledger, namespace: str, start_child: StartChild) -> StartActor:
+async def act(
+    ledger: Ledger, namespace: str, start_child: StartChild, server_kind: str, pytestconfig: pytest.Config
+) -> StartActor:
     """Start an actor and wait until it is ready: `await act("a", url, hold="run", lease=2)`."""
 
     async def start(
         name: str, url: str, *, run: bool = True, deliver: bool = True, hold: str = "", trace: bool = False,
         work: float = 0.0, **more: Any,
     ) -> Child:  # fmt: skip
-        cast = Cast(name, url, namespace, str(ledger.path), run, deliver, hold, trace, work, {**QUICK, **more})
-        child = await start_child("tests/chaos/actor.py", cast.line())
+        settings = {"partitions": pytestconfig.getoption("--partitions"), **QUICK, **more}
+        cast = Cast(name, url, namespace, str(ledger.path), run, deliver, hold, trace, work, settings)
+        env = {"STREAMBATCH_SERVER": str(kinds()[server_kind])}  # for an embedded: URL
+        child = await start_child("tests/chaos/actor.py", cast.line(), env=env)
         await child.expect("READY")
         return child
 

@@ -264,6 +264,7 @@ async def test_refused_at_the_start(server: Server, namespace: str, open_queue: 
     server.admin().delete(key)
 
 
+@pytest.mark.standalone("servers with their own options")
 async def test_servers_that_must_not_be_used(start_server: StartServer, namespace: str) -> None:
     """One that evicts keys, one that is a replica, one whose ACL is too narrow, and one that is not there (I13)."""
     evicting = start_server(options=("--maxmemory-policy", "allkeys-lru"))

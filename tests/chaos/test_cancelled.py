@@ -1,72 +1,28 @@
 """Cancellation at every await of every public coroutine: nothing leaks, nothing is stranded (I11).
 
-Theory of operation. `Counted` drives a coroutine and counts how often it suspends; told to, it cancels the task at the
-n-th suspension, exactly as a timeout, a Ctrl-C or a closing framework would at that moment. The story is played once
-to the end, which gives the number of points, and then once for each. After each the server must have no connection of
-ours, the loop no task of ours, and the cancellation must have come through. What was stored meanwhile is run by the
-next queue: at the end nothing waits any more.
+Theory of operation. `Counted` (counted.py) cancels a coroutine's task at its n-th suspension, exactly as a timeout, a
+Ctrl-C or a closing framework would at that moment. The story is played once to the end, which gives the number of
+points, and then once for each. After each the server must have no connection of ours, the loop no task of ours, and the
+cancellation must have come through. What was stored meanwhile is run by the next queue: at the end nothing waits any
+more. cancel_sweep.py does the same with each public coroutine alone, on every topology.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
 from streambatch import Batch, BatchQueue, Reply, StreambatchError
 from streambatch._explain import Stats
 from tests.chaos.conftest import OpenQueue, StartActor
+from tests.chaos.counted import play
 from tests.chaos.tools import connections, drained
 from tests.rig import Child, Server, wait_for
 
-T = TypeVar("T")
 MOST = 200
-
-
-class Counted(Awaitable[T]):
-    """A coroutine whose suspensions are counted; at the one numbered `at` its task is cancelled."""
-
-    def __init__(self, call: Coroutine[Any, Any, T], at: int = 0) -> None:
-        self._call = call
-        self._at = at
-        self.steps = 0
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        inner = self._call.__await__()
-        error: BaseException | None = None
-        while True:
-            try:
-                future = inner.send(None) if error is None else inner.throw(error)
-            except StopIteration as done:
-                return done.value
-            self.steps += 1
-            task = asyncio.current_task()
-            if self.steps == self._at and task is not None:
-                task.cancel()
-            try:
-                yield future
-                error = None
-            except BaseException as raised:  # noqa: BLE001 - whatever comes is handed on
-                error = raised
-
-
-async def play(call: Coroutine[Any, Any, Any], at: int) -> tuple[int, bool]:
-    """Run a story in a task of its own, cancelled at a step: how many steps it took, and if it was cancelled."""
-    counted = Counted(call, at)
-
-    async def run() -> None:
-        await counted
-
-    task = asyncio.create_task(run())
-    async with asyncio.timeout(10):
-        _, late = await asyncio.wait([task], timeout=8)
-    if late:
-        pytest.fail(f"cancelled at step {at}, it never ended")
-    if not task.cancelled():
-        task.result()
-    return counted.steps, task.cancelled()
 
 
 async def sweep(story: Callable[[], Coroutine[Any, Any, Any]], after: Callable[[int], Awaitable[None]]) -> int:

@@ -44,7 +44,10 @@ def judge(ledger: Ledger, killed: float, lease: float) -> float:
 async def test_a_killed_run_is_run_by_another_worker(
     url: str, act: StartActor, open_queue: OpenQueue, ledger: Ledger
 ) -> None:
-    """Kill -9 in a Run: another worker runs the same batch, same members, within lease + 1 s; one reply (I4, I9)."""
+    """Kill -9 in a Run: another worker runs the same batch, same members, within lease + 1 s; one reply (I4, I9).
+
+    P5, P11: with `--topology` on Sentinel, a Cluster and the embedded server too.
+    """
     queue = await open_queue(url)
     first = await act("first", url, hold="run", trace=True)
     receipts = [await queue.submit("t", "text", message_id=name) for name in BURST]

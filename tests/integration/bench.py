@@ -72,7 +72,7 @@ class Bench:
 
     def __init__(self, server: Server, namespace: str) -> None:
         self.server = server
-        self.url = server.url
+        self.url = server.direct
         self.namespace = namespace
         self.admin: Any = connect_async(server.admin_url)
         self.admin.connection_pool.connection_kwargs["driver_info"] = None  # else it reads files below our frames
@@ -108,6 +108,12 @@ class Bench:
         if ms < 0:
             self.bound += -ms
         self.stop_time(self.now + round(ms))
+
+    def raw(self) -> Any:
+        """A client of the admin's whose answers are bytes; close it."""
+        made = connect_async(self.server.admin_url, text=False)
+        made.connection_pool.connection_kwargs["driver_info"] = None
+        return made
 
     async def check(self) -> None:
         """I5 now."""
@@ -191,7 +197,7 @@ class Side:
             _, left = await asyncio.wait(left, timeout=0.2)
         await self.wire.close()
         await self.store.aclose()
-        await self.client.aclose()
+        await _connect.attempt_closed(self.client)  # with Sentinel the client holds others
 
     def _watched(self, wire: Wire) -> Wire:
         exchange: Callable[..., Awaitable[list[Any]]] = wire.exchange

@@ -30,6 +30,8 @@ PROBED = {rule for rule in ACL_RULES if rule.split("|")[0].lstrip("+") in {
     "lrange", "ltrim", "llen", "pexpire", "persist", "spublish",
 }}  # fmt: skip
 
+pytestmark = pytest.mark.standalone("the rights of a user of one server")
+
 
 @pytest.fixture
 def private(start_server: StartServer) -> Server:

@@ -117,6 +117,7 @@ def eager(server: Server) -> Redis:
     return made.from_url(server.url, socket_timeout=5, driver_info=None)
 
 
+@pytest.mark.standalone("a client that its user made for one server")
 @pytest.mark.parametrize("steps", range(1, 9))
 async def test_a_cancellation_that_the_clients_sending_loses_ends_the_call(server: Server, steps: int) -> None:
     """I11: on Python 3.11 a client with a socket_timeout returns normally from a sending that was just cancelled."""
@@ -148,6 +149,7 @@ async def test_a_scope_of_anyio_around_a_call_ends_in_it(start_server: StartServ
         assert (await queue.stats()).messages == 0
 
 
+@pytest.mark.standalone("a client that its user made for one server")
 @pytest.mark.parametrize("steps", [*range(12), 20, 30, 50])
 async def test_a_queue_on_a_users_client_closes_at_any_moment(server: Server, namespace: str, steps: int) -> None:
     """I14, I11: also while it connects, subscribes or sends over a client with a socket_timeout."""

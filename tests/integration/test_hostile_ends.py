@@ -45,6 +45,7 @@ async def test_half_hashes_stop_neither_their_threads_nor_others(
     assert warnings(shop, "claim") == []
 
 
+@pytest.mark.standalone("a server with its own options or rights")
 async def test_a_command_that_the_server_refuses_is_said_and_is_no_hot_loop(
     start_server: StartServer, namespace: str
 ) -> None:
@@ -97,6 +98,7 @@ async def test_a_repair_that_fails_costs_no_slot_and_no_claim(server: Server, na
 # ── health ──
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_a_process_that_only_submits_knows_that_the_server_is_dead(
     start_server: StartServer, namespace: str
 ) -> None:
@@ -118,6 +120,7 @@ def caught_up(old: Server, new: Server, namespace: str) -> bool:
     return not old.admin().exists(run) and not new.admin().exists(run)
 
 
+@pytest.mark.standalone("a server with its own options or rights")
 async def test_a_fail_over_behind_one_address_is_followed(
     start_server: StartServer, namespace: str, tmp_path: Path
 ) -> None:
@@ -149,6 +152,7 @@ async def test_a_fail_over_behind_one_address_is_followed(
 # ── time limits ──
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_the_timeout_of_reply_holds_while_the_server_is_frozen(start_server: StartServer, namespace: str) -> None:
     """A web handler that asks for half a second gets its TimeoutError after half a second, and so do all beside it."""
     server = start_server()
@@ -163,6 +167,7 @@ async def test_the_timeout_of_reply_holds_while_the_server_is_frozen(start_serve
         server.cont()
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_drain_timeout_is_spent_once(start_server: StartServer, namespace: str) -> None:
     """I14: with the server away, running Runs and waiting submits share one grace; what follows takes 2 s at most."""
     server, shop = start_server(), Shop()
@@ -227,6 +232,7 @@ async def test_a_failing_aclose_of_the_runner_hides_nothing(server: Server, name
     assert len(warnings(shop, "runner")) == 1
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_a_queue_that_could_not_be_opened_can_be_opened_later(start_server: StartServer, namespace: str) -> None:
     """A start-up loop need not build a new queue, and register everything again, because the server was late."""
     server, shop = start_server(aof="always"), Shop()
@@ -271,6 +277,7 @@ async def test_no_part_of_a_password_is_in_an_error(url: str) -> None:
         said = None if said.__suppress_context__ else said.__context__
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_who_waits_for_a_reply_is_told_in_the_end_that_the_server_is_away(
     start_server: StartServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def caught_up(master: Server) -> bool:
     return told["slave0"]["offset"] == told["master_repl_offset"]
 
 
+@pytest.mark.standalone("a server with its own options or rights")
 @pytest.mark.parametrize("given", ["m1", None], ids=["its own id", "a made-up id"])
 async def test_replicas_are_not_confirmed_by_a_wait_before_the_write(
     start_server: StartServer, namespace: str, given: str | None
@@ -102,6 +103,7 @@ async def live(client: Any, namespace: str, **more: Any) -> None:
         assert queue.health().ready
 
 
+@pytest.mark.standalone("a client that its user made for one server")
 @pytest.mark.parametrize("protocol", [None, 2, 3])
 @pytest.mark.parametrize("decoded", [False, True], ids=["bytes", "str"])
 async def test_a_users_client_of_any_protocol_works(
@@ -113,6 +115,7 @@ async def test_a_users_client_of_any_protocol_works(
         await live(client, namespace)
 
 
+@pytest.mark.standalone("a client that its user made for one server")
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_a_users_client_of_another_database_works_there(
     start_server: StartServer, namespace: str, protocol: int
@@ -124,6 +127,7 @@ async def test_a_users_client_of_another_database_works_there(
     assert set(server.admin().info("keyspace")) == {"db3"}
 
 
+@pytest.mark.standalone("a client that its user made for one server")
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("aof", ["always", "everysec"])
 async def test_disk_is_verified_on_a_users_client(
@@ -139,6 +143,7 @@ async def test_disk_is_verified_on_a_users_client(
             await live(client, namespace, durability="disk")
 
 
+@pytest.mark.standalone("a client that its user made for one server")
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_a_pool_that_is_too_small_is_refused_and_one_that_fits_works(
     server: Server, namespace: str, partitions: int
@@ -155,6 +160,7 @@ async def test_a_pool_that_is_too_small_is_refused_and_one_that_fits_works(
 # ── a request that the server never takes ──
 
 
+@pytest.mark.standalone("a server with its own options or rights")
 async def test_an_answer_that_the_server_never_takes_starves_nobody(start_server: StartServer, namespace: str) -> None:
     """P3: an answer above the server's own limit closes the connection each time: it fails alone, the others go on."""
     server = start_server(options=("--proto-max-bulk-len", "1mb"))

@@ -40,7 +40,7 @@ async def overtaken(bench: Bench, phase: str) -> tuple[Side, Work]:
 async def test_i3_a_zombies_write_changes_nothing_and_it_is_told(still: Bench, verb: str, phase: str) -> None:
     """Whatever the heir has done meanwhile: LeaseLost, and no key differs."""
     zombie, work = await overtaken(still, phase)
-    await zombie.store.control(None, (), ("PING",))
+    await zombie.store.control(None, (), ("EXISTS", still.key("lease", "t")))
     before = await still.dump()
     with pytest.raises(LeaseLost):
         await VERBS[verb](zombie, work)

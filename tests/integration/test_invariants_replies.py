@@ -161,6 +161,7 @@ async def test_i16_not_accepted_means_that_nothing_is_stored(server: Server, nam
     assert not issubclass(OutcomeUnknown, NotAccepted)
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_i16_an_unknown_outcome_is_its_own_type_and_a_retry_is_safe(
     start_server: StartServer, namespace: str
 ) -> None:
@@ -180,6 +181,7 @@ async def test_i16_an_unknown_outcome_is_its_own_type_and_a_retry_is_safe(
         await shop.said("once")
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_i16_a_server_that_is_away_is_told_before_anything_is_sent(
     start_server: StartServer, namespace: str
 ) -> None:
@@ -197,6 +199,7 @@ async def test_i16_a_server_that_is_away_is_told_before_anything_is_sent(
         await shop.said("found")
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_i16_a_queue_that_closes_says_which_submits_may_be_stored(
     start_server: StartServer, namespace: str
 ) -> None:

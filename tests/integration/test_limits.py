@@ -283,6 +283,7 @@ async def test_a_long_run_keeps_its_place(server: Server, namespace: str, monkey
         await fleet.answered(1)
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_the_server_restarts_under_runs_with_limits(start_server: StartServer, namespace: str) -> None:
     """A crash of the server loses no Run of a scope, and nobody waits for a place that nobody has."""
     server, provider = start_server(aof="always"), Provider(concurrent=2)

@@ -77,6 +77,7 @@ async def test_a_zombies_outlet_is_closed(still: Bench) -> None:
 # ── the server ──
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_a_server_that_goes_away_costs_previews_and_no_run(
     start_server: StartServer, namespace: str, fault: str
@@ -117,6 +118,7 @@ async def test_a_server_that_goes_away_costs_previews_and_no_run(
         assert "before " in text(rest)
 
 
+@pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
 async def test_a_server_that_stays_away_delays_the_end_of_a_run_by_a_moment(
     start_server: StartServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ async def test_a_server_that_stays_away_delays_the_end_of_a_run_by_a_moment(
     await bench.close()
 
 
+@pytest.mark.standalone("a server with its own options or rights")
 async def test_a_full_server_shows_nothing_and_runs_end(
     start_server: StartServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

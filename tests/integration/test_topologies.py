@@ -17,7 +17,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
 from streambatch import Batch, BatchQueue, Reply, RunCancelled, StoreAway, StoreBack, StoreError, UsageError
+from streambatch._connect import client_of
 from streambatch._keys import Keys
+from streambatch._settings import Settings
 from streambatch.cli.doctor import examine
 from streambatch.cli.doctor._look import look
 from tests.rig import connect, wait_for
@@ -326,3 +328,11 @@ async def test_the_doctor_asks_every_sentinel(several: Several, namespace: str) 
     assert await found(several.url.replace(f"/{several.SERVICE}", f",{gone}/{several.SERVICE}")) == usual | {
         f"sentinel-reach warning {gone}"
     }
+
+
+def test_a_sentinels_client_reads_no_files_in_the_event_loop() -> None:
+    """By default the client reads package metadata from disk for each Sentinel, when the queue opens."""
+    given = Settings()
+    pool: Any = client_of("sentinel://one,two/chats", given, 8)[0]
+    watched: list[Any] = pool.connection_pool.sentinel_manager.sentinels
+    assert [one.connection_pool.connection_kwargs["driver_info"] for one in watched] == [None, None]

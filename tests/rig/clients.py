@@ -22,6 +22,6 @@ def connect(url: str) -> Any:
     return _SYNC.from_url(url, decode_responses=True, socket_timeout=10, retry=Retry(NoBackoff(), 2))
 
 
-def connect_async(url: str) -> Any:
-    """Return an asynchronous client whose answers are str; use it in `async with`."""
-    return _ASYNC.from_url(url, decode_responses=True, socket_timeout=10)
+def connect_async(url: str, *, text: bool = True) -> Any:
+    """Return an asynchronous client whose answers are str, or bytes; use it in `async with`."""
+    return _ASYNC.from_url(url, decode_responses=text, socket_timeout=10)

@@ -113,12 +113,18 @@ class Server:
         self._acl_file = self.dir / "users.acl"
         self._acl_file.write_text(f"user default off\nuser admin on >{ADMIN_PASSWORD} ~* &* +@all\n")
         self._start()
-        self._admit_bot()
+        self.unknown_rules = admit_bot(self.admin())
+        self.admin().execute_command("ACL", "SAVE")
 
     @property
     def url(self) -> str:
         """The URL of the unix socket, as the restricted user."""
         return f"unix://bot:{BOT_PASSWORD}@{self.socket}"
+
+    @property
+    def direct(self) -> str:
+        """The URL for a client that was not made from a queue's URL."""
+        return self.url
 
     @property
     def tcp_url(self) -> str:
@@ -227,21 +233,21 @@ class Server:
             time.sleep(0.002)
         return False
 
-    def _admit_bot(self) -> None:
-        """Create the restricted user from acl.txt, and remember which lines this server does not know."""
-        self.unknown_rules: tuple[str, ...] = ()
-        admin = self.admin()
-        admin.execute_command(
-            "ACL", "SETUSER", "bot", "on", f">{BOT_PASSWORD}", "resetkeys", "~sb1:*", "resetchannels", "&sb1:*", "-@all"
-        )
-        for rule in ACL_RULES:
-            try:
-                admin.execute_command("ACL", "SETUSER", "bot", rule)
-            except ResponseError as refused:
-                if "Unknown command" not in str(refused):
-                    raise
-                self.unknown_rules += (rule,)
-        admin.execute_command("ACL", "SAVE")
+
+def admit_bot(admin: Any) -> tuple[str, ...]:
+    """Create the restricted user from acl.txt; returns which lines this server does not know."""
+    unknown: tuple[str, ...] = ()
+    admin.execute_command(
+        "ACL", "SETUSER", "bot", "on", f">{BOT_PASSWORD}", "resetkeys", "~sb1:*", "resetchannels", "&sb1:*", "-@all"
+    )
+    for rule in ACL_RULES:
+        try:
+            admin.execute_command("ACL", "SETUSER", "bot", rule)
+        except ResponseError as refused:
+            if "Unknown command" not in str(refused):
+                raise
+            unknown += (rule,)
+    return unknown
 
 
 def watchdog(pid: int) -> subprocess.Popen[bytes]:

@@ -43,11 +43,13 @@ class Sentinels:
     Args:
         kind: of all programs.
         options: further arguments of master and replica.
+        down: ms of silence after which the master counts as down.
     """
 
     SERVICE = "chats"
 
-    def __init__(self, kind: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, options: tuple[str, ...] = (), *, down: int = 1500) -> None:
+        self.down = down
         self.servers: list[Server] = []
         self.ports = [free_port() for _ in range(3)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -65,9 +67,11 @@ class Sentinels:
         master, replica = self.servers
         replica.admin().execute_command("REPLICAOF", "127.0.0.1", master.port)
         replica.admin().execute_command("CONFIG", "REWRITE")
-        self._files = [_configured(port, master, self.SERVICE, number) for number, port in enumerate(self.ports)]
+        self._files = [
+            _configured(port, master, self.SERVICE, number, self.down) for number, port in enumerate(self.ports)
+        ]
         until(lambda: replica.admin().info()["master_link_status"] == "up", "the replica")
-        self._kind = kind
+        self.kind = kind
         for number in range(len(self.ports)):
             self.start_sentinel(number)
         until(self.agreed, "the Sentinels to know each other")
@@ -75,7 +79,7 @@ class Sentinels:
     def start_sentinel(self, number: int) -> None:
         """Start one of the Sentinels, for the first time or again."""
         self._processes[number] = subprocess.Popen(
-            [kinds()[self._kind], self._files[number], "--sentinel"], stdin=subprocess.DEVNULL,
+            [kinds()[self.kind], self._files[number], "--sentinel"], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self._watchdogs[number] = watchdog(self._processes[number].pid)
@@ -98,11 +102,34 @@ class Sentinels:
         """Whether all Sentinels see each other, a master that is up, and its replica."""
         return all(self._sees(port) for port in self.ports)
 
+    def named(self) -> set[int]:
+        """The ports of whom the Sentinels take for the master."""
+        found = set[int]()
+        for port in self.ports:
+            with contextlib.closing(connect(f"redis://127.0.0.1:{port}")) as client:
+                said: Any = client.sentinel_master(self.SERVICE)
+                found.add(int(said["port"]))
+        return found
+
+    def mended(self) -> bool:
+        """Whether there is a master and its replica again; who is neither is made a replica, sooner than usual."""
+        named = self.named()
+        for server in self.servers if len(named) == 1 else ():
+            info = server.admin().info("replication")
+            if (server.port in named) != (info["role"] == "master"):
+                if server.port not in named:
+                    server.admin().execute_command("REPLICAOF", "127.0.0.1", min(named))
+                return False
+            if info["role"] != "master" and info["master_link_status"] != "up":
+                return False
+        return self.agreed()
+
     def _sees(self, port: int) -> bool:
         with contextlib.closing(connect(f"redis://127.0.0.1:{port}")) as client:
             found: Any = client.sentinel_master(self.SERVICE)
+            replicas: list[Any] = client.sentinel_slaves(self.SERVICE)
             return (
-                found["num-other-sentinels"] == 2 and found["num-slaves"] == 1
+                found["num-other-sentinels"] == 2 and [one["flags"] for one in replicas] == ["slave"]
                 and not (found["is_sdown"] or found["is_odown"])
             )  # fmt: skip
 
@@ -128,7 +155,7 @@ class Sentinels:
             server.close()
 
 
-def _configured(port: int, master: Server, service: str, number: int) -> Path:
+def _configured(port: int, master: Server, service: str, number: int, down: int) -> Path:
     """Write the configuration of a Sentinel, and say where it is."""
     folder = Path(master.dir) / f"sentinel{number}"
     folder.mkdir()
@@ -137,7 +164,7 @@ def _configured(port: int, master: Server, service: str, number: int) -> Path:
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/log\n"
         f"sentinel monitor {service} 127.0.0.1 {master.port} 2\n"
         f"sentinel auth-user {service} admin\nsentinel auth-pass {service} {ADMIN_PASSWORD}\n"
-        f"sentinel down-after-milliseconds {service} 1500\nsentinel failover-timeout {service} 3000\n"
+        f"sentinel down-after-milliseconds {service} {down}\nsentinel failover-timeout {service} 3000\n"
     )
     return file
 
@@ -151,6 +178,7 @@ class Nodes:
     """
 
     def __init__(self, kind: str, *, replicas: bool = False) -> None:
+        self.kind = kind
         self.servers: list[Server] = []
         try:
             self._build(kind, 6 if replicas else 3)
@@ -178,12 +206,21 @@ class Nodes:
         for master, replica in zip(self.masters, self.servers[3:], strict=False):
             name = master.admin().execute_command("CLUSTER", "MYID")
             until(lambda r=replica, n=name: r.admin().execute_command("CLUSTER", "REPLICATE", n), "a replica")
-        until(lambda: all(self.is_up(server) for server in self.servers), "the cluster")
+        until(self.is_well, "the cluster")
 
     @property
     def masters(self) -> list[Server]:
         """The first masters."""
         return self.servers[:3]
+
+    def owner(self, slot: int) -> Server:
+        """The master that has a slot, as a node that lives says."""
+        for server in self.servers:
+            with contextlib.suppress(NoConnection, OSError):
+                rows: list[Any] = server.admin().execute_command("CLUSTER", "SLOTS")
+                port = next(int(row[2][1]) for row in rows if int(row[0]) <= slot <= int(row[1]))
+                return next(one for one in self.servers if one.port == port)
+        raise RuntimeError("no node answers")
 
     def _knows(self, server: Server) -> bool:
         return self._info(server)["cluster_known_nodes"] == str(len(self.servers))
@@ -195,18 +232,14 @@ class Nodes:
         linked = told["role"] == "master" or told["master_link_status"] == "up"
         return info["cluster_state"] == "ok" and info["cluster_slots_ok"] == str(SLOTS) and bool(linked)
 
+    def is_well(self) -> bool:
+        """Whether every node says that all is well."""
+        return all(self.is_up(server) for server in self.servers)
+
     @staticmethod
     def _info(server: Server) -> dict[str, str]:
         said: str = server.admin().execute_command("CLUSTER", "INFO")
         return dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
-
-    def owner(self, slot: int) -> Server:
-        """The master that serves a slot, as one of the nodes says."""
-        rows: list[Any] = self.servers[0].admin().execute_command("CLUSTER SLOTS")
-        for first, last, master, *_ in rows:
-            if int(first) <= slot <= int(last):
-                return next(server for server in self.servers if server.port == int(master[1]))
-        raise RuntimeError(f"nobody serves slot {slot}")
 
     def move(self, slot: int, source: Server, target: Server) -> None:
         """Move a slot to another node, key by key, as the tools do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -258,3 +259,14 @@ async def test_a_child_that_dies_says_why(start_child: StartChild, tmp_path: Pat
     with pytest.raises(AssertionError, match="no reason at all"):
         await child.expect("ready")
     assert await child.wait() == 1
+
+
+def test_what_is_about_one_standalone_server_is_a_short_list() -> None:
+    """Each has a reason, and a new one is thought about twice: the number here has to be raised."""
+    marks = [
+        reason
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for reason in re.findall(r'^\S.*mark\.standalone\("(.*)"\)', path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert all(len(reason) > 20 for reason in marks)
+    assert 0 < len(marks) <= 25
