@@ -28,6 +28,19 @@ def test_every_invariant_has_a_row_and_each_row_a_test() -> None:
     assert [number for number, tests in rows if "tests/" not in tests] == []
 
 
+def test_every_failure_of_others_has_a_row_and_its_tests_name_it() -> None:
+    """P1 to P23, each once, in order; every file of a row says the number."""
+    rows = re.findall(r"^\| P(\d+) \|.*\| ([^|]*) \|$", PAGE, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 24))
+    silent = [
+        (number, name)
+        for number, tests in rows
+        for name in tests.split(", ")
+        if not re.search(rf"\bP{number}\b|test_p{int(number):02d}_", (ROOT / name).read_text(encoding="utf-8"))
+    ]
+    assert silent == []
+
+
 def test_both_tables_have_the_four_durability_classes() -> None:
     """D0 to D3, in the README and on the page."""
     for text in (README, PAGE):
