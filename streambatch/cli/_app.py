@@ -70,14 +70,15 @@ def doctor(
     """Look at a server and a namespace: what is dangerous, why, and what to do.
 
     Nothing is changed, and neither content nor a password is shown. Exit code 0: at most notes; 1: warnings; 2: errors,
-    or no answer.
+    no answer, or a URL that is none.
     """
     from streambatch.cli.doctor import doctor
 
     try:
         code = doctor(url, namespace, as_json=as_json)
     except StreambatchError as error:
-        sys.exit(f"streambatch: {error}")
+        print(f"streambatch: {error}", file=sys.stderr)
+        code = 2
     raise typer.Exit(code)
 
 

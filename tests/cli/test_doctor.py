@@ -237,13 +237,13 @@ async def test_the_terminal_shows_what_is_wrong_and_nothing_that_is_private(priv
         assert "1 error, " in lines[-1]
 
 
-async def test_no_answer_is_exit_code_2_and_a_wrong_url_is_1(tmp_path: Path) -> None:
+async def test_no_answer_and_a_wrong_url_are_exit_code_2(tmp_path: Path) -> None:
     code, out, err = await finish("doctor", "--url", f"unix://bot:secret@{tmp_path}/nobody.sock")
     assert (code, err) == (2, "")
     assert "error    reach: the server does not answer" in out
     assert "secret" not in out
     code, out, err = await finish("doctor", "--url", "http://bot:secret@host")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("streambatch: 'http://***@host': a URL begins with redis://")
 
 
