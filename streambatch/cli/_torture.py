@@ -28,6 +28,7 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.table import Table
 
+from streambatch._connect import masked
 from streambatch._keys import Keys
 from streambatch.embedded import EmbeddedServer
 from streambatch.errors import StreambatchError, UsageError
@@ -203,7 +204,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
 def _again(report: Report, wishes: Wishes) -> str:
     """The command to run again; without the URL's password."""
     plan = report.plan
-    url = wishes.url if "@" not in wishes.url else "URL"
+    url = wishes.url if masked(wishes.url) == wishes.url else "URL"
     options = ["--url", url, "--minutes", f"{plan.seconds / 60:g}", "--seed", str(plan.seed)]
     options += ["--workers", str(plan.workers), "--threads", str(plan.threads), "--lease", f"{plan.lease:g}"]
     return shlex.join(["streambatch", "torture", *options])

@@ -349,10 +349,13 @@ class Play:
                 self.checker.blame("I14", "", f"{slot.name} does not end")
 
     async def _stranded(self, queue: BatchQueue) -> None:
-        for state in ("due", "outbox", "parked"):
-            for found in await queue.threads(state, count=100):
-                why = (await queue.explain(found.thread)).reason
-                self.checker.blame("I9", found.thread, f"nothing goes on in {found.thread}: {why}")
+        try:
+            for state in ("due", "outbox", "parked"):
+                for found in await queue.threads(state, count=100):
+                    why = (await queue.explain(found.thread)).reason
+                    self.checker.blame("I9", found.thread, f"nothing goes on in {found.thread}: {why}")
+        except StoreError as error:
+            self.checker.blame("I9", "", f"nothing goes on, and the server does not say why: {error}")
 
     def _judge(self) -> None:
         checker, report = self.checker, self.report

@@ -293,7 +293,12 @@ class Checker:
             self.blame("I3", name, f"{note['batch']} was committed twice: it has two different replies")
 
     def _first(self, note: Note, thread: _Thread, batch: _Batch) -> None:
-        name, said = note["thread"], json.loads(note["text"])
+        name = note["thread"]
+        try:
+            said = json.loads(note["text"])
+        except ValueError:
+            self.blame("I10", name, f"the reply of {note['batch']} is not what its Run returned")
+            return
         batch.text, batch.sequence = note["text"], note["sequence"]
         if batch.told and batch.told != batch.text:
             self.blame("I3", name, f"{note['batch']} is two different replies")

@@ -60,15 +60,19 @@ class Host:
             await child.close()
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        """Ask it to end; returns the exit status and what the bot said."""
+        """Ask it to end; returns the exit status and what the bot said since."""
         child, self._child = self._child, None
         assert child is not None
+        lines, errors = len(child.lines), len(child.errors)
         os.kill(child.pid, how)
         try:
             await child.wait(deadline=PATIENCE)
+        except TimeoutError:
+            said = "\n".join([*child.lines, *child.errors][-30:])
+            raise AssertionError(f"the bot does not end; it said\n{said}") from None
         finally:
             await child.close()
-        return child.returncode or 0, "\n".join([*child.lines, *child.errors])
+        return child.returncode or 0, "\n".join([*child.lines[lines:], *child.errors[errors:]])
 
     async def until(self, done: Any, what: str) -> None:
         """Wait for a moment; if it does not come, say what the bot said."""

@@ -36,8 +36,8 @@ BUGS = (
     Bug(
         "a worker that lost its lease may commit",
         "lua/settle.lua",
-        "elseif l[1] ~= token or not r.first then row = {'lost'}",
-        "elseif not r.first then row = {'lost'}",
+        "elseif l[1] ~= token or not r.first or beyond(",
+        "elseif not r.first or beyond(",
         frozenset({"I3", "I4"}),
     ),
     Bug(

@@ -138,6 +138,7 @@ WRONG: dict[str, tuple[str, list[Note]]] = {
         [note("call", "s", id="t.0"), note("refused", "s", id="t.0"), *stored(0, word="duplicate"), *run("A", 10, 0)],
     ),
     "an early reply": ("I17", [*ALL, begin("A", 10, 0, 1), deliver("A", 10, 0, 1), *run("B", 11, 2, sequence=2)]),
+    "a damaged reply": ("I10", [*GOOD[:-1], {**GOOD[-1], "text": "}"}]),
     "a reply of nothing": ("I17", [*GOOD, deliver("X", 12, 3)]),
     "a lost reply": ("I17", [*ALL, *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)[:3]]),
     "replies out of order": ("I17", [*ALL, *run("A", 10, 0, 1, sequence=2), *run("B", 11, 2)]),

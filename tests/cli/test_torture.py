@@ -91,12 +91,15 @@ def test_what_cannot_run_is_refused_before_anything_is_started(url: str, report:
         _torture.torture(_torture.Wishes(url, 30, 7, 4, 30, 2, report, False))
 
 
-def test_a_broken_promise_is_shown_with_its_history_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("url", ["redis://bot:secret@host", "redis://host?username=bot&password=secret"])
+def test_a_broken_promise_is_shown_with_its_history_and_the_command(
+    capsys: pytest.CaptureFixture[str], url: str
+) -> None:
     checker = Checker()
     checker.blame("I1", "t3", "t3.7 was stored as 1-0 and never answered")
     report = Report(Plan(seconds=30, seed=7), promises=table(checker), wrong=[*checker.wrong])
     report.histories = {"t3": [{"what": "stored", "id": "t3.7", "at": 1.5}]}
-    wishes = _torture.Wishes("redis://bot:secret@host", 30, 7, 4, 30, 2, None, False)
+    wishes = _torture.Wishes(url, 30, 7, 4, 30, 2, None, False)
     _torture.show(report, wishes)
     out = capsys.readouterr().out
     assert report.wrong == [Wrong("I1", "t3", "t3.7 was stored as 1-0 and never answered")]

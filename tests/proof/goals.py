@@ -75,7 +75,7 @@ def _bugs(found: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
 
 def _recoveries(processes: Processes) -> Iterator[Goal]:
     measured = [part for part in processes if "lease" in part]
-    yield Goal("kills after which the recovery was timed", sum(part["kills"] for part in measured), 200)
+    yield Goal("kills after which the recovery was timed", sum(part["times"] for part in measured), 200)
     for part in measured:
         late = float("inf") if part["p99"] is None else part["p99"]
         name = f"seconds to the next Run, p99, lease {part['lease']:g} s, {part['kind']}"

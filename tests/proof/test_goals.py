@@ -16,7 +16,7 @@ SIMULATION: dict[str, Any] = {
 }
 PROCESSES: list[dict[str, Any]] = [
     {"ok": True, "kind": "a", "kills": 2_000, "server_kills": 300, "faults": KINDS},
-    {"ok": True, "kind": "a", "lease": 2.0, "kills": 200, "p99": 2.9},
+    {"ok": True, "kind": "a", "lease": 2.0, "times": 200, "p99": 2.9},
 ]
 
 
@@ -40,7 +40,7 @@ def test_a_short_run_has_to_reach_its_share() -> None:
         ("lives", {"faults": dict.fromkeys(KINDS, 1)}), ("lives", {"wrong": {"7": ["I3"]}}),
         ("bug", {"seed": None}), ("bug", {"seconds": 121.0}), ("torture", {"ok": False}), ("torture", {"kills": 1_999}),
         ("torture", {"server_kills": 299}), ("torture", {"faults": {"kill": 1}}), ("recovery", {"p99": 3.1}),
-        ("recovery", {"p99": None}), ("recovery", {"kills": 199}), ("recovery", {"ok": False}),
+        ("recovery", {"p99": None}), ("recovery", {"times": 199}), ("recovery", {"ok": False}),
     ],
 )  # fmt: skip
 def test_each_figure_can_fail_it(part: str, wrong: dict[str, Any]) -> None:

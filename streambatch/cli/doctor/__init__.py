@@ -11,7 +11,7 @@ It changes nothing but throw-away keys of the probe, costs a bounded number of c
 and prints neither content nor a thread's id nor a password. What it may not look at is a level of its own
 (``unseen``), never a failure: managed services refuse CONFIG GET.
 
-Exit codes: 0 nothing worse than a note; 1 warnings; 2 errors, or no answer. A wrong URL is 1, as in every verb.
+Exit codes: 0 nothing worse than a note; 1 warnings; 2 errors, no answer, or a URL that is none.
 """
 
 from __future__ import annotations
