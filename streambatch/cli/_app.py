@@ -62,7 +62,10 @@ def doctor(
     *,
     url: Annotated[
         str,
-        typer.Option(envvar="STREAMBATCH_URL", help="The server, e.g. redis://localhost:6379; the variable hides it."),
+        typer.Option(
+            envvar="STREAMBATCH_URL",
+            help="The server, e.g. redis://localhost:6379; with a password better by the variable.",
+        ),
     ],
     namespace: Annotated[str, typer.Option(help="The queue's namespace.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -85,12 +88,14 @@ def doctor(
 @app.command()
 def torture(
     *,
-    url: Annotated[str, typer.Option(help="The server, e.g. redis://localhost:6379 or embedded:")] = "embedded:",
+    url: Annotated[
+        str, typer.Option(envvar="STREAMBATCH_URL", help="The server, e.g. redis://localhost:6379 or embedded:")
+    ] = "embedded:",
     minutes: Annotated[float, typer.Option(min=0.01, help="How long faults go on; the drain comes after it.")] = 5.0,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn; without it a new one.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides who is harmed when; without it a new one.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that run and deliver.")] = 4,
     threads: Annotated[int, typer.Option(min=2, max=10_000, help="Conversations.")] = 30,
-    lease: Annotated[float, typer.Option(min=0.5, max=60, help="Of the queue, seconds.")] = 2.0,
+    lease: Annotated[float, typer.Option(min=0.5, max=60, help="The queue's lease, seconds.")] = 2.0,
     report: Annotated[Path | None, typer.Option(help="A file for the whole report, JSON.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False,
 ) -> None:

@@ -34,7 +34,7 @@ from streambatch.embedded import EmbeddedServer
 from streambatch.errors import StreambatchError, UsageError
 from streambatch.torture import PROGRAM, Ground, Means, Nest, Plan, Play, Report
 
-LINES = 40  # of a thread's history, on the screen
+LINES = 12  # of a thread's history, on the screen; the report has all
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ async def _play(wishes: Wishes, plan: Plan, folder: Path) -> Report:
 
     async with _ground(wishes.url) as ground, _nest() as nest:
         play = Play(plan, ground, nest, folder, say)
-        say(f"seed {plan.seed}, namespace {play.namespace}, {plan.seconds:g} s of faults; Ctrl-C ends them early")
+        say(f"{masked(wishes.url)}, seed {plan.seed}, namespace {play.namespace}")
+        say(f"{plan.seconds:g} s of faults; Ctrl-C ends them early, and a second one leaves at once")
 
         def interrupted() -> None:
             if play.stop.is_set():
@@ -174,12 +175,14 @@ def show(report: Report, wishes: Wishes) -> None:
     console.print()
     for name, value in _figures(report):
         console.print(f"{name:<10}{value}")
-    for wrong in report.wrong[:20]:
-        console.print(f"\n{wrong.promise} {wrong.sentence}")
-        for note in report.histories.get(wrong.thread, ())[-LINES:]:
+    broken = {wrong.promise: wrong for wrong in reversed(report.wrong)}  # the first of each
+    for name in sorted(broken, key=lambda name: int(name[1:])):
+        console.print(f"\n{name} {broken[name].sentence}")
+        for note in report.histories.get(broken[name].thread, ())[-LINES:]:
             console.print(f"    {json.dumps(note)}")
-    if report.wrong:
+    if broken:
         print(f"\nonce more: {_again(report, wishes)}")
+    print(f"\n{len(broken)} promises were broken" if broken else "\nevery promise was kept")
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:

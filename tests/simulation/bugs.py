@@ -50,6 +50,10 @@ BUGS = (
     Bug("dead thread aborts a claim for many", "_take",
         "if bad then place(thread, due, now + 1000) return {'broken', bad} end", ""),
     Bug("tombstone missing", "_turn", "redis.call('HSET', k.lease, 'op', op, 'answer', answer)\n  ", ""),
+    Bug("another reply than the Run's", "settle", "'reply', reply, 'batch'",
+        "'reply', (string.gsub(reply, '(%d)%-(%d)', '%1_%2')), 'batch'"),
+    Bug("dead letter of one message", "bury", "'XRANGE', k.stream, r.first, r.last)",
+        "'XRANGE', k.stream, r.first, r.last, 'COUNT', 1)"),
     Bug("lease judged by another's ttl", "_take", "if live(l[3], l[4]) then", "if live(l[3], ttl) then"),
 )  # fmt: skip
 

@@ -127,6 +127,7 @@ class Verdict:
         self.rules = Rules(self.fail)
         self._tops: dict[str, bytes] = {}
         self._said: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._texts: dict[tuple[str, int], str] = {}
         self._handed: dict[str, list[int]] = {}
         self._promoted = float("-inf")
         self._forgiven: set[tuple[str, str]] = set()
@@ -211,13 +212,17 @@ class Verdict:
         """A Run is about to return."""
         if not process.dead:
             self._said[run.batch.thread, run.fence] = tuple(message.text for message in run.batch.messages)
+            self._texts[run.batch.thread, run.fence] = run.batch.text
 
     def delivered(self, process: Any, reply: Reply) -> None:
         """A reply is handed over."""
         if (reply.thread, reply.sequence) not in self._replies_made:  # also those that a stale replica forgot
             self.fail(f"I17: reply {reply.sequence} of {reply.thread} was delivered before it was committed")
-        if not any(one.sequence == reply.sequence for one in self.known.outcomes.get(reply.thread, [])):
+        found = [one for one in self.known.outcomes.get(reply.thread, []) if one.sequence == reply.sequence]
+        if not found:
             return  # under way when a stale replica took over, which forgot it
+        if found[0].kind == "answered" and reply.text != self._texts.get((reply.thread, found[0].fence), reply.text):
+            self.fail(f"I10: reply {reply.sequence} of {reply.thread} is not what its Run returned")
         handed = self._handed.setdefault(reply.thread, [])
         if reply.sequence not in handed:
             if handed and reply.sequence < max(handed):
@@ -331,10 +336,18 @@ class Verdict:
 
     def _replies(self) -> None:
         dead: set[tuple[str, int]] = set()
+        letters: set[tuple[str, Id]] = set()
         for _, flat in self._net.db("XRANGE", f"{self._prefix}dead", "-", "+"):
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            pairs = list(zip(flat[::2], flat[1::2], strict=True))
+            fields = dict(pairs)
             if fields[b"k"] == b"reply":
                 dead.add((fields[b"t"].decode(), int(fields[b"seq"])))
+            letters |= {(fields[b"t"].decode(), _id(value)) for name, value in pairs if name == b"e"}
+        for (thread, name), entry in self.known.stored.items():
+            one = self._of(thread, entry)
+            buried = one is not None and one.kind == "dead"
+            if buried and (thread, entry) not in letters and (thread, name) not in self._forgiven:
+                self.fail(f"I8: {name} died in {one}, and is in no dead letter")
         for thread, outcomes in self.known.outcomes.items():
             for one in outcomes:
                 key = (thread, one.sequence)
