@@ -128,9 +128,9 @@ async def test_waiting_is_not_work(server: Server, namespace: str, monkeypatch: 
         await wait_for(lambda: sent.count("admit"), "the first question")
         await burst(queue, 100)
         await fleet.answered(100)
-    assert sent.count("release") <= 10
-    assert sent.count("claim") <= 130
-    assert sent.count("keep") <= 10
+    assert sent.count("release") <= 50  # how many depends on the machine; again and again would be thousands
+    assert sent.count("claim") <= 170
+    assert sent.count("keep") <= 50
 
 
 async def test_a_hot_thread_asks_for_each_batch(server: Server, namespace: str) -> None:
