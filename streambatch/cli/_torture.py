@@ -82,7 +82,7 @@ async def _play(wishes: Wishes, plan: Plan, folder: Path) -> Report:
 
     async with _ground(wishes.url) as ground, _nest() as nest:
         play = Play(plan, ground, nest, folder, say)
-        say(f"{masked(wishes.url)}, seed {plan.seed}, namespace {play.namespace}")
+        say(f"seed {plan.seed}, namespace {play.namespace}, {masked(wishes.url)}")
         say(f"{plan.seconds:g} s of faults; Ctrl-C ends them early, and a second one leaves at once")
 
         def interrupted() -> None:
