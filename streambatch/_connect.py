@@ -31,7 +31,7 @@ from ._events import Emit, Event, Warned
 from ._keys import Keys
 from ._scripts import Wire
 from ._settings import Replicas, Settings
-from ._topology import Client, Cluster, at, cluster_of, sentinel_of, spread
+from ._topology import Client, Cluster, at, close, cluster_of, sentinel_of, spread
 from .errors import Refused, StoreError, UsageError
 
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
@@ -219,9 +219,6 @@ def _judge(info: ServerInfo, settings: Settings, emit: Emit) -> None:
 async def attempt_closed(client: Client) -> None:
     """Close our client; a server that is away is no reason to fail."""
     try:
-        await client.aclose()
-        watch = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
-        if watch is not None:
-            await watch.aclose()
+        await close(client)
     except (StoreError, OSError):  # pragma: no cover - closing a dead socket
         return

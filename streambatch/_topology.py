@@ -138,13 +138,10 @@ class Slot:
         node: Any = await self._cluster.master(self._number)
         connection = node.connection_class(**node.connection_kwargs | self._cluster.unlimited)
         try:
-            async with asyncio.timeout(self._cluster.quick):
-                await connection.connect()
+            return await _connected(connection, self._cluster.quick)
         except BaseException:
             self._cluster.moved()
-            await connection.disconnect(nowait=True)
             raise
-        return connection
 
     async def release(self, connection: Any) -> None:
         """It is closed already; nothing is kept."""
@@ -164,16 +161,21 @@ class Place:
 
     async def get_connection(self) -> Any:
         """A new connection. Raises ConnectionError."""
-        connection = self._class(**self._options)
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return connection
+        return await _connected(self._class(**self._options), None)
 
     async def release(self, connection: Any) -> None:
         """It is closed already; nothing is kept."""
+
+
+async def _connected(connection: Any, seconds: float | None) -> Any:
+    """A connection, connected, or closed. Raises ConnectionError, and TimeoutError after so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
 
 
 def _heard(reading: asyncio.Task[None]) -> None:
@@ -200,6 +202,14 @@ def moved(pool: object) -> None:
 def spread(client: Client) -> bool:
     """Whether two partitions may be on two servers."""
     return isinstance(client, Cluster)
+
+
+async def close(client: Client) -> None:
+    """Close a client that we made, with what it watches the master through."""
+    await client.aclose()
+    pool: object = client.connection_pool if isinstance(client, Redis) else None
+    if isinstance(pool, SentinelConnectionPool):
+        await cast("Any", pool).sentinel_manager.aclose()
 
 
 def sentinel_of(url: str, common: dict[str, Any]) -> Redis:

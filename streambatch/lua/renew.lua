@@ -19,6 +19,7 @@ for i = 0, (#ARGV - 1) / 3 - 1 do
     redis.call('HSET', lease, 'deadline', deadline, 'ttl', ttl)
     redis.call('PEXPIRE', lease, ttl + 60000)
     redis.call('ZADD', l[2] == 'run' and due or outbox, deadline, thread)
+    if l[2] ~= 'run' then redis.call('ZREM', due, thread) end  -- where a claim may have put it that met a foreign key
     redis.call('ZREM', parked, thread)  -- where a claim may have put it when the lease had expired and the thread was paused
     out[i + 1] = l[3] or 'renewed'
   else

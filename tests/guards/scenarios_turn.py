@@ -312,6 +312,18 @@ def a_late_renewal_of_a_parked_thread(w: World) -> None:
     assert w.index() == ("due", w.now + 30_000)
 
 
+def a_renewal_after_a_foreign_key_was_met(w: World) -> None:
+    """I5: a claim that meets a foreign key watches the thread in due; who delivers watches it in the outbox only."""
+    w.call("attach", hands=1)
+    turn = w.begin("m1")
+    w.settle(turn)
+    w.db.set(w.key("window"), "foreign")
+    assert w.claim("a")[0] == "broken"
+    assert w.index() == ("due", w.now + 1_000)
+    assert w.row("renew", token=turn.token) == ["renewed"]
+    assert w.index() == ("outbox", w.now + 30_000)
+
+
 def a_settle_of_another_batch_changes_nothing(w: World) -> None:
     """I3: a settle that was kept on its way meets its own token on a later batch: it is lost, nothing changes."""
     turn = w.begin("m1", "m2")

@@ -183,7 +183,7 @@ class World:
                 self.now, _, step = heapq.heappop(self._heap)
                 step()
                 continue
-            self.now = moment
+            self.now = max(moment, self.now)  # who thaws early has timers that are long over
             loop.step()
             while loop.ready and loop in self.loops:  # what it has to do at this moment
                 loop.step()
