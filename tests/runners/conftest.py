@@ -11,6 +11,7 @@ from streambatch.runners import ResponsesRunner
 from tests.fakes import provider as fakes
 from tests.fakes.responses_server import Server, serving
 from tests.runners.assistants_here import Desk, Sit, hire
+from tests.runners.tools import Talk
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ async def runner(provider: Server) -> AsyncIterator[ResponsesRunner]:
     made = ResponsesRunner(model="m", instructions="Be kind.", state="local")
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+async def talk(fake: fakes.Provider) -> AsyncIterator[Talk]:
+    """A thread whose history is a Conversation at the provider."""
+    runner = ResponsesRunner(model="m", state="conversation")
+    yield Talk(runner)
+    await runner.aclose()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Theory of operation as in test_chain.py; what counts is what is in the conversat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -25,13 +24,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that a test can wait for."""
     monkeypatch.setattr(conversation, "COMMIT", 1.0)
     monkeypatch.setattr(conversation, "WAITS", (0.01,))
-
-
-@pytest.fixture
-async def talk(fake: Provider) -> AsyncIterator[Talk]:
-    runner = ResponsesRunner(model="m", state="conversation")
-    yield Talk(runner)
-    await runner.aclose()
 
 
 def said(fake: Provider, talk: Talk) -> list[tuple[str, str]]:

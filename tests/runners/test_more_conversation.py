@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from streambatch import Retry
-from streambatch.runners import ResponsesRunner
 from streambatch.runners import _conversation as conversation
 from tests.fakes.provider import Fault, Plan, Provider
 from tests.runners.tools import Talk
@@ -20,13 +18,6 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that a test can wait for."""
     monkeypatch.setattr(conversation, "COMMIT", 0.2)
     monkeypatch.setattr(conversation, "WAITS", (0.01,))
-
-
-@pytest.fixture
-async def talk(fake: Provider) -> AsyncIterator[Talk]:
-    runner = ResponsesRunner(model="m", state="conversation")
-    yield Talk(runner)
-    await runner.aclose()
 
 
 def users(fake: Provider) -> list[str]:
