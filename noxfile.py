@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent
 SAYS_MODEL = "a small language model and its server, once; about 130 MB"
 PEER = ROOT / "tests/peers/requirements.txt"
 PROJECT = "streambatch-queue"
+EXTRAS = ["agents", "cli", "embedded", "otel", "prometheus", "testing"]  # all but tiktoken, which fetches its tables
 
 # The model and its server for `chat` and for the tests of it, without what they would pull in: only the files in them
 # are used. xllamacpp carries llama.cpp in a build that runs on every processor.
@@ -138,7 +139,7 @@ def chat(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
-    _install(session, extras=["agents", "cli", "embedded"], groups=["test"], more=MODEL + TLC)
+    _install(session, extras=EXTRAS, groups=["test"], more=MODEL + TLC)
     # Two at a time: most tests wait for processes and windows. Later arguments win, so `-n 0` runs them one by one.
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
@@ -251,6 +252,6 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, the tests, the benchmarks and the examples."""
-    _install(session, extras=["agents", "cli", "embedded"], groups=["test", "types"])
+    _install(session, extras=EXTRAS, groups=["test", "types"])
     # Named, because pyright would otherwise look at whichever `python` comes first.
     session.run("pyright", "--pythonpath", f"{session.bin}/python", *session.posargs)

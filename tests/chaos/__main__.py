@@ -25,7 +25,7 @@ from streambatch.torture._verdict import percentile
 from tests.chaos.planted import BUGS, hunt
 from tests.rig.servers import Server, kinds
 
-LEASE, KILLS, SERVER_KILLS, HARM = 1.0, 0.22, 1.4, 0.1
+LEASE, KILLS, SERVER_KILLS, HARM = 1.0, 0.27, 1.4, 0.1
 PLAYS = 20
 
 

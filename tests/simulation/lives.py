@@ -67,6 +67,7 @@ def live(server: Server, seed: int, seconds: float, total: Sum) -> list[str]:
 def work(job: tuple[int, int, float, float, str]) -> Sum:
     first, step, seconds, until, kind = job
     server, total, seed = Server(kind), Sum(), first
+    gc.freeze()  # what is imported need not be looked at after each life
     try:
         while time.time() < until:
             live(server, seed, seconds, total)
