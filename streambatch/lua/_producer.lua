@@ -1,8 +1,8 @@
 -- A numbered call of a producer is applied once. The duplicate path writes too (PEXPIRE), so that a WAIT on a new
--- connection waits for something of ours.
+-- connection waits for something of ours. Answers the word to return at once, if any, and whether nobody knows it.
 local function recall(producer, number, resend, ttl)
   local p = redis.call('HMGET', producer, 'n', 'a')
-  if not p[1] then return resend == '1' and 'unknown' or nil end
+  if not p[1] then return resend == '1' and 'unknown' or nil, true end
   if tonumber(p[1]) > tonumber(number) then return 'stale' end
   if p[1] ~= number then return nil end
   redis.call('PEXPIRE', producer, ttl)

@@ -5,8 +5,11 @@
 -- uses: _open _window _producer
 local producer = unpack(KEYS, 11, 11)
 local number, resend, producer_ttl, max_pending, max_bytes, memory, wait = unpack(ARGV, 6, 12)
-local known, key, i, answer = recall(producer, number, resend, producer_ttl), 12, 13, {}
+local known, strange = recall(producer, number, resend, producer_ttl)
 if known then return known end
+-- A stale replica forgot the attach of this process, and with it, perhaps, that it delivers: it attaches first (I17).
+if strange then return redis.error_reply('SBNEW attach first') end
+local key, i, answer = 12, 13, {}
 max_pending, max_bytes, wait = tonumber(max_pending), tonumber(max_bytes), tonumber(wait)
 local remembers = tonumber(memory) > 0
 while i <= #ARGV do

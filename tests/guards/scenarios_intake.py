@@ -35,6 +35,17 @@ def a_forgotten_producer_is_unknown(w: World) -> None:
     w.db.delete(w.key("producer"))
     assert w.submit("a", "m1", number=5, resend=1) == "unknown"
     assert w.there("stream") == set()
+
+
+def a_forgotten_producer_attaches_first(w: World) -> None:
+    """I17: a stale replica forgot who attached, perhaps that somebody delivers: nothing is stored before it knows."""
+    w.db.delete(w.key("producer"))
+    before = w.snapshot()
+    said = w.attempt(lambda: w.submit("a", "m1", number=5))
+    assert isinstance(said, Aborted)
+    assert said.text.startswith("SBNEW")
+    assert w.snapshot() == before
+    w.call("attach", hands=0)
     assert w.submit("a", "m1", number=5)[0][0] == "q"
 
 

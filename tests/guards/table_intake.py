@@ -85,6 +85,8 @@ SUBMIT = (
     Row("submit", "if not active then place(thread, due, window_at(w), false, true) end", "", o.a_quiet_window_moves,
         "I5: what is stored is in an index."),
     Row("submit", "count('messages', stored)", "", s.messages_are_counted, "I7: what waits is counted."),
+    Row("submit", "if strange then return redis.error_reply('SBNEW attach first') end", "",
+        s.a_forgotten_producer_attaches_first, "I17: who stores is known to the server, and whether it delivers."),
     Row("submit", "remember(producer, number, answer, producer_ttl)", "", s.a_number_is_applied_once,
         "Rule 2: kept for a re-send."),
     Row("submit", "close()", "", s.messages_are_counted, "Rule 10: counts and hints leave with the call."),

@@ -106,10 +106,13 @@ WINDOW = (
 )  # fmt: skip
 
 PRODUCER = (
-    Row("_producer", "return resend == '1' and 'unknown' or nil", "return nil", intake.a_forgotten_producer_is_unknown,
+    Row("_producer", "return resend == '1' and 'unknown' or nil, true", "return nil",
+        intake.a_forgotten_producer_is_unknown,
         "I16: whether a lost call was applied cannot be told, so it is not applied again."),
-    Row("_producer", "resend == '1' and 'unknown' or nil", "'unknown'", intake.a_forgotten_producer_is_unknown,
+    Row("_producer", "resend == '1' and 'unknown' or nil", "'unknown'", intake.a_forgotten_producer_attaches_first,
         "I1: a first sending is never unknown."),
+    Row("_producer", "or nil, true end", "or nil end", intake.a_forgotten_producer_attaches_first,
+        "I17: a server that does not know a process may not know either that it delivers."),
     Row("_producer", "if tonumber(p[1]) > tonumber(number) then return 'stale' end", "", intake.a_lower_number_is_stale,
         "Rule 2: an old call that comes late is not applied after a newer one."),
     Row("_producer", "tonumber(p[1]) > tonumber(number)", "p[1] > number", intake.a_lower_number_is_stale,

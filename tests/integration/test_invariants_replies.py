@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import BatchQueue, OutcomeUnknown, Reply, Retry, TooLarge
+from streambatch import BatchQueue, OutcomeUnknown, Reply, Retry, TooLarge, _due
 from streambatch._rows import Handover, Work
 from streambatch.errors import LeaseLost, NotAccepted, QueueClosed, QueueFull, ServerAway, UsageError
 from tests.conftest import StartServer
@@ -133,6 +133,24 @@ async def test_i17_delivery_goes_on_after_flushall(start_server: StartServer, na
         server.admin().flushall()
         await queue.submit("t", "after")
         await bot.said("before", "after")
+
+
+async def test_i17_a_bot_that_a_stale_replica_forgot_delivers_what_it_stores(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P21: the attach of the only deliverer is lost in a fail-over; the replies to its messages are not."""
+    monkeypatch.setattr(_due, "LONGEST", 60.0)  # a poll would notice it, too, but later than a Run
+    bot, worker = Shop(), Shop()
+    async with (
+        opened(worker, server.url, namespace, deliver=None),
+        opened(bot, server.url, namespace, runner=None) as queue,
+    ):
+        await wait_for(lambda: (queue.health().last_poll or 0) > 0.3, "the polls of the beginning to be over")
+        admin = server.admin()
+        admin.hdel(f"sb1:{{{namespace}.00}}:meta", "delivers")
+        admin.delete(*admin.keys(f"sb1:{{{namespace}.00}}:producer:*"))
+        await queue.submit("t", "a", now=True)
+        await bot.said("a")
 
 
 async def test_i16_not_accepted_means_that_nothing_is_stored(server: Server, namespace: str) -> None:
