@@ -120,6 +120,10 @@ class Runner(Protocol):
         ...
 
 
+#: What ``runner=`` takes: an object, or an async function of a batch, or of a batch and its Run.
+Answering = Runner | Callable[[Batch], Awaitable[Answered]] | Callable[[Batch, Run], Awaitable[Answered]]
+
+
 @runtime_checkable
 class Codec(Protocol):
     """Turns stored bytes into other bytes and back, for example encryption.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from .errors import UsageError
 
@@ -35,6 +35,44 @@ class Replicas:
 
 
 Durability = Literal["server", "disk"] | Replicas
+
+
+class Options(TypedDict, total=False):
+    """What may be given for each field of `Settings`, by name; what is kept is always float seconds.
+
+    An editor completes from it, also in ``BatchQueue(…)``. A test compares it with the fields.
+    """
+
+    debounce: Seconds | Callable[[str], float]
+    max_wait: Seconds
+    max_batch: int
+    max_batch_bytes: int
+    max_message_bytes: int
+    max_answer_bytes: int
+    max_pending: int
+    max_pending_bytes: int
+    lease: Seconds
+    concurrency: int
+    run_timeout: Seconds
+    deliver_timeout: Seconds
+    overlap: str
+    max_attempts: int
+    max_delivery_attempts: int
+    backoff: Seconds
+    backoff_max: Seconds
+    dedup_window: Seconds
+    reply_retention: Seconds
+    state_ttl: Seconds
+    durability: Durability
+    submit_timeout: Seconds
+    intake_limit: int
+    partitions: int
+    drain_timeout: Seconds
+    split_authors: bool
+    max_age: Seconds | None
+    dead_limit: int
+    previews: float
+    hear_previews: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,42 +148,9 @@ class Settings:
     previews: float = 20.0
     hear_previews: bool = False
 
-    if TYPE_CHECKING:  # what may be given; what is kept is always float seconds
+    if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            *,
-            debounce: Seconds | Callable[[str], float] = ...,
-            max_wait: Seconds = ...,
-            max_batch: int = ...,
-            max_batch_bytes: int = ...,
-            max_message_bytes: int = ...,
-            max_answer_bytes: int = ...,
-            max_pending: int = ...,
-            max_pending_bytes: int = ...,
-            lease: Seconds = ...,
-            concurrency: int = ...,
-            run_timeout: Seconds = ...,
-            deliver_timeout: Seconds = ...,
-            overlap: str = ...,
-            max_attempts: int = ...,
-            max_delivery_attempts: int = ...,
-            backoff: Seconds = ...,
-            backoff_max: Seconds = ...,
-            dedup_window: Seconds = ...,
-            reply_retention: Seconds = ...,
-            state_ttl: Seconds = ...,
-            durability: Durability = ...,
-            submit_timeout: Seconds = ...,
-            intake_limit: int = ...,
-            partitions: int = ...,
-            drain_timeout: Seconds = ...,
-            split_authors: bool = ...,
-            max_age: Seconds | None = ...,
-            dead_limit: int = ...,
-            previews: float = ...,
-            hear_previews: bool = ...,
-        ) -> None: ...
+        def __init__(self, **given: Unpack[Options]) -> None: ...
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -134,9 +134,9 @@ class EmbeddedServer:
     def __init__(self, url: str) -> None:
         if sys.platform == "win32":
             raise UsageError("embedded: needs Unix sockets and file locks; on Windows use memory:// or a server's URL")
-        self._path, self.fsync = _parse(url)
-        self.directory, self.socket = Path(), ""
-        self.alone, self.opened_at = False, 0.0
+        self._path, fsync = _parse(url)
+        self.fsync: str = fsync
+        self.directory, self.socket, self.alone, self.opened_at = Path(), "", False, 0.0
         self.trouble: Exception | None = None
         self._locks: dict[str, IO[bytes]] = {}
         self._shell: subprocess.Popen[bytes] | None = None
@@ -230,7 +230,7 @@ class EmbeddedServer:
         _find_server()
         try:
             path = tempfile.mkdtemp(prefix="streambatch-") if not self._path else Path(self._path).expanduser()
-            self.directory = Path(os.path.realpath(path))
+            self.directory: Path = Path(os.path.realpath(path))
             self.socket = str(self.directory / "server.sock")
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self.directory, os.W_OK | os.X_OK, effective_ids=True):
@@ -244,8 +244,8 @@ class EmbeddedServer:
     async def _enter(self) -> None:
         await _until(lambda: self._take("door"), f"another process stands in the door of {self.directory}")
         try:
-            self.alone = self._take("users")
-            self.opened_at = time.time()
+            self.alone: bool = self._take("users")
+            self.opened_at: float = time.time()
             await run_sync(self._turn, self._place_socket)
             self._take("users", "SH")
         finally:
@@ -263,12 +263,12 @@ class EmbeddedServer:
             place, of = record.read_text().split("\n")
             state = Path(place).lstat()
             if (of, state.st_uid, state.st_mode) == (inode, os.geteuid(), 0o040700):
-                self.socket = f"{place}/s"
+                self.socket: str = f"{place}/s"
                 return
         root = None if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108 - mkdtemp makes it private
         place = tempfile.mkdtemp(prefix="streambatch-", dir=root)
         record.write_text(f"{place}\n{inode}")
-        self.socket = f"{place}/s"
+        self.socket: str = f"{place}/s"
 
     def _clean(self) -> None:
         """The last one out removes what nobody needs any more. Behind the door."""

@@ -124,7 +124,7 @@ class Refused(StoreError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
-        self.passing = code in self.PASSING
+        self.passing: bool = code in self.PASSING
 
 
 class LeaseLost(StreambatchError):
@@ -173,12 +173,11 @@ class Retry(Exception):
     """
 
     def __init__(self, after: float | timedelta | None = None, *, count: bool = True, reason: str = "") -> None:
-        self.reason = _sentence(reason)
+        self.reason: str = _sentence(reason)
         super().__init__(self.reason or "try again later")
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        if seconds is None or not isfinite(seconds):  # some providers send such a Retry-After
-            self.after = None
-        else:
+        self.after: float | None = None
+        if seconds is not None and isfinite(seconds):  # some providers send a Retry-After that is no number
             self.after = min(max(0.0, float(seconds)), LONGEST_RETRY)
         self.count = count
 
@@ -208,7 +207,7 @@ class DeadLetter(Exception):
     """
 
     def __init__(self, reason: str, *, split: bool = False) -> None:
-        self.reason = _sentence(reason)
+        self.reason: str = _sentence(reason)
         self.split = split
         super().__init__(self.reason)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from time import time
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 from ._connect import scheme_of
 from ._echo import Receipt
@@ -19,11 +19,11 @@ from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, Thr
 from ._keys import Keys
 from ._life import Life, Plan
 from ._messages import Cancellation, Json, Message, Part, content_of, encode_message, id_of
-from ._ports import Codec, Deliver, Plain
+from ._ports import Answering, Codec, Deliver, Plain
 from ._rows import context
 from ._run import deliver_of, runner_of
 from ._scope import limits_of
-from ._settings import Durability, Replicas, Seconds, Settings, ms, seconds
+from ._settings import Durability, Options, Replicas, Seconds, Settings, ms, seconds
 from ._shield import to_the_end
 from ._submit import Entry
 from ._topology import Given
@@ -65,19 +65,19 @@ class BatchQueue:
         self,
         target: str | Given,
         *,
-        runner: object | None = None,
+        runner: Answering | None = None,
         deliver: Deliver | None = None,
         namespace: str = "default",
         settings: Settings | None = None,
         listeners: Iterable[Callable[[Event], object]] = (),
         log: bool = True,
         codec: Codec | None = None,
-        **overrides: Any,
+        **overrides: Unpack[Options],
     ) -> None:
         if not isinstance(target, Given):
             scheme_of(target)
         try:
-            self.settings = replace(settings, **overrides) if settings else Settings(**overrides)
+            self.settings: Settings = replace(settings, **overrides) if settings else Settings(**overrides)
         except TypeError:
             known = set(Settings.__dataclass_fields__)
             raise UsageError(f"unknown setting: {', '.join(sorted(set(overrides) - known))}") from None

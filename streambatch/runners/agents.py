@@ -98,7 +98,10 @@ class AgentsRunner:
 
     history = True
     kind = "agents"
-    kinds = ("agents", *KINDS)  # their turns are the same; the way back is not, because agents keep more in the state
+    kinds: tuple[str, ...] = (
+        "agents",
+        *KINDS,
+    )  # their turns are the same; the way back is not, because agents keep more in the state
 
     def __init__(
         self,
@@ -128,7 +131,7 @@ class AgentsRunner:
         self._options = {**options, "max_turns": max_turns}
         limits = Limits() if limits is None else limits  # without numbers, too, a 429 is everybody's
         model = agent.model if isinstance(agent.model, str) else agent.name
-        self.limits = limits if limits.scope else replace(limits, scope=_SCOPE.sub("_", f"agents:{model}")[:64])
+        self.limits: Limits = limits if limits.scope else replace(limits, scope=_SCOPE.sub("_", f"agents:{model}")[:64])
 
     async def run(self, batch: Batch, run: Run) -> Answer | None:
         """Answer *batch*; None if nothing in it has content.

@@ -115,7 +115,7 @@ class AssistantsRunner:
         self._instructions = instructions
         self._thread_of = thread_of
         self._client = Client(client, "beta.threads")
-        self.limits = self._client.limited(limits, request.get("model") or assistant_id)
+        self.limits: Limits = self._client.limited(limits, request.get("model") or assistant_id)
         self._threads = Threads(self._client, timeout)
         self._setup = Setup(
             assistant=assistant_id,

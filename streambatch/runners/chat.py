@@ -117,7 +117,7 @@ class ChatRunner:
         self._counter = Counter(count, model)
         self._dialect = Dialect()
         self._client = Client(client, "chat.completions")
-        self.limits = self._client.limited(limits, model)
+        self.limits: Limits = self._client.limited(limits, model)
         fixed = fixed_of(instructions) + json.dumps(self._told)
         if not Room(self._room, fixed, past.tokens, past.LEAST).left > 0:
             raise UsageError(f"the instructions and tools alone do not fit into context_tokens={context_tokens}")

@@ -102,7 +102,7 @@ class ResponsesRunner:
     """
 
     history = True  # the queue loads and keeps a thread's turns only for runners that say so
-    kinds = (CHAIN, CONVERSATION, *KINDS)
+    kinds: tuple[str, ...] = (CHAIN, CONVERSATION, *KINDS)
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class ResponsesRunner:
         if max_output_tokens is not None:
             self._request["max_output_tokens"] = max_output_tokens
         self._client = Client(client, "responses")
-        self.limits = self._client.limited(limits, model)
+        self.limits: Limits = self._client.limited(limits, model)
         self._counter = Counter(None, model)
         self._can = Abilities()
         fixed = fixed_of(instructions) + json.dumps(self._told)

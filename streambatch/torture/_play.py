@@ -73,11 +73,14 @@ class Play:
     """
 
     def __init__(self, plan: Plan, ground: Ground, nest: Nest, folder: Path, say: Callable[[str], None]) -> None:
-        self.plan, self.ground, self.nest, self._say = plan, ground, nest, say
-        self.namespace = f"torture-{secrets.token_hex(6)}"
-        self.checker = Checker()
-        self.report = Report(plan, namespace=self.namespace)
-        self.stop = asyncio.Event()
+        self.plan: Plan = plan
+        self.ground: Ground = ground
+        self.nest: Nest = nest
+        self._say = say
+        self.namespace: str = f"torture-{secrets.token_hex(6)}"
+        self.checker: Checker = Checker()
+        self.report: Report = Report(plan, namespace=self.namespace)
+        self.stop: asyncio.Event = asyncio.Event()
         self._path = folder / f"{self.namespace}.jsonl"
         self._log = Log(self._path)
         self._tail = Tail(self._path)

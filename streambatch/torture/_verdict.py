@@ -123,9 +123,9 @@ class Checker:
 
     def __init__(self) -> None:
         self.wrong: list[Wrong] = []
-        self.broken = Counter[str]()
-        self.looked = Counter[str](dict.fromkeys(PROMISES, 0))
-        self.counts = Counter[str]()
+        self.broken: Counter[str] = Counter()
+        self.looked: Counter[str] = Counter(dict.fromkeys(PROMISES, 0))
+        self.counts: Counter[str] = Counter()
         self.recoveries: list[float] = []
         self.threads: dict[str, _Thread] = {}
         self._running: dict[str, dict[str, str]] = {}

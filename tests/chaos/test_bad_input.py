@@ -90,16 +90,16 @@ WRONG: dict[str, Make] = {
     "an empty namespace": lambda: BatchQueue("redis://x", namespace=""),
     "a long namespace": lambda: BatchQueue("redis://x", namespace="x" * 65),
     "a namespace with a newline": lambda: BatchQueue("redis://x", namespace="a\n"),
-    "an unknown setting": lambda: BatchQueue("redis://x", debounse=1),
-    "a setting of the wrong type": lambda: BatchQueue("redis://x", lease="30"),
+    "an unknown setting": lambda: BatchQueue("redis://x", debounse=1),  # pyright: ignore[reportCallIssue]
+    "a setting of the wrong type": lambda: BatchQueue("redis://x", lease="30"),  # pyright: ignore[reportArgumentType]
     "a setting out of range": lambda: BatchQueue("redis://x", max_batch=0),
     "a setting that is not a number": lambda: BatchQueue("redis://x", debounce=float("nan")),
-    "half a partition": lambda: BatchQueue("redis://x", partitions=1.5),
-    "an unknown durability": lambda: BatchQueue("redis://x", durability="tape"),
+    "half a partition": lambda: BatchQueue("redis://x", partitions=1.5),  # pyright: ignore[reportArgumentType]
+    "an unknown durability": lambda: BatchQueue("redis://x", durability="tape"),  # pyright: ignore[reportArgumentType]
     "no replicas": lambda: Replicas(0),
     "an unknown overlap": lambda: BatchQueue("redis://x", overlap="maybe"),
-    "a runner that is not async": lambda: BatchQueue("redis://x", runner=str.upper),
-    "a runner that is no runner": lambda: BatchQueue("redis://x", runner="text"),
+    "a runner that is not async": lambda: BatchQueue("redis://x", runner=str.upper),  # pyright: ignore[reportArgumentType]
+    "a runner that is no runner": lambda: BatchQueue("redis://x", runner="text"),  # pyright: ignore[reportArgumentType]
     "a second deliver": lambda: BatchQueue("redis://x", deliver=deliver).deliver(deliver),
     "a data URL": lambda: Part("image", url="data:image/png;base64,AAAA"),
 }

@@ -21,6 +21,7 @@ from streambatch import (
     Warned,
 )
 from streambatch._explain import explain
+from streambatch._settings import Durability
 from streambatch.instrumentation import _structlog
 from tests.conftest import StartServer
 from tests.docs.book import ROOT
@@ -124,7 +125,7 @@ def _nothing(server: Server, namespace: str) -> None:
      (_nothing, "disk")],
 )  # fmt: skip
 async def test_what_is_refused_at_start_is_said_in_a_sentence_of_the_runbook(
-    start_server: StartServer, namespace: str, prepare: Prepare, durability: str
+    start_server: StartServer, namespace: str, prepare: Prepare, durability: Durability
 ) -> None:
     """I13: an unsafe or foreign server is refused before the first message, and the page knows the words."""
     server = start_server()

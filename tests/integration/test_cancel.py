@@ -23,6 +23,7 @@ from streambatch import (
     StoreError,
     Warned,
 )
+from streambatch._ports import Answering
 from tests.integration.shop import FAST
 from tests.rig import Server, wait_for
 
@@ -64,7 +65,7 @@ class Singer:
 class Stage:
     """One process: a queue with its runner, replies and events."""
 
-    def __init__(self, server: Server, namespace: str, runner: object | None = None, **more: Any) -> None:
+    def __init__(self, server: Server, namespace: str, runner: Answering | None = None, **more: Any) -> None:
         self.replies: list[Reply] = []
         self.events: list[Any] = []
         given: dict[str, Any] = {**FAST, "namespace": namespace, "listeners": (self.events.append,), **more}

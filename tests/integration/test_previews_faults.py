@@ -288,7 +288,7 @@ def test_previews_is_checked(wrong: Any) -> None:
 def test_hear_previews_is_checked() -> None:
     """True or False."""
     with pytest.raises(UsageError, match="hear_previews"):
-        BatchQueue("redis://localhost", hear_previews="yes")
+        BatchQueue("redis://localhost", hear_previews="yes")  # pyright: ignore[reportArgumentType]
 
 
 async def test_foreign_entries_among_previews_are_passed_over(stage: Stage, server: Server) -> None:

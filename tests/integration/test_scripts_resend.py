@@ -109,6 +109,7 @@ async def hole(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         yield made
 
 
+@pytest.mark.standalone("the proxy stands in front of one server's socket")
 @each
 async def test_an_answer_that_is_really_lost_changes_nothing(
     server: Server, namespace: str, piece: Piece, hole: Proxy
@@ -121,6 +122,7 @@ async def test_an_answer_that_is_really_lost_changes_nothing(
     assert next(numbers) >= 2 * sum(any(name in ALL for name in names) for names, _ in whole)
 
 
+@pytest.mark.standalone("the proxy stands in front of one server's socket")
 @pytest.mark.timeout(180)
 async def test_a_caller_that_gives_up_leaves_the_same(server: Server, namespace: str, hole: Proxy) -> None:
     """P1, I9: no answer to a script is heard, its caller is cancelled; as if it had been answered, and all drains."""

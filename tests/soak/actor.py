@@ -63,6 +63,8 @@ def sample() -> dict[str, int]:
 class Actor:
     """The process."""
 
+    kind = ""
+
     def __init__(self, part: Part) -> None:
         self.part = part
         self.dice = random.Random(part.seed)
