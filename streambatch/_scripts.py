@@ -361,6 +361,9 @@ def _ours(error: Exception) -> StoreError | UsageError:
         if layout != "1":
             return UsageError(f"the data has layout {layout}, this version reads layout 1: use a newer streambatch")
         return UsageError(f"this namespace has partitions={partitions}; every process must use that number")
+    if code == "SBFOREIGN":
+        key = text.split(" ", 1)[1]
+        return Refused(f"the key {key} is not of our type; delete it (docs/runbook.md)", code)
     if isinstance(error, NoPermissionError) or code == "NOPERM":
         return Refused(f"the server's ACL refuses a command: {text[:200]}", "NOPERM")
     names = {

@@ -9,9 +9,9 @@ local function ack(k, first, last, n)
   count('messages', -#ids)
 end
 
--- Whoever awaits an outcome of this thread is told to look.
+-- Whoever awaits an outcome of this thread is told to look; in a foreign key nobody awaits anything.
 local function told(thread)
-  if redis.call('ZSCORE', awaited, thread) then redis.call('SPUBLISH', hints, 'reply ' .. thread) end
+  if type(redis.pcall('ZSCORE', awaited, thread)) == 'string' then redis.call('SPUBLISH', hints, 'reply ' .. thread) end
 end
 
 -- Whether something was dropped behind the batch (dl) that is younger than its last member: a more() may have joined it.

@@ -1,6 +1,11 @@
 -- I3: writes the lease and answers with all that its holder needs. A claim id is used once: it is the token's nonce.
 local function grant(thread, k, r, phase, claim)
-  local token = redis.call('INCR', epoch) .. ':' .. claim
+  local number = redis.pcall('INCR', epoch)
+  if type(number) == 'table' then  -- foreign, or used up: anew, beyond whatever it was
+    number = ms(now)
+    redis.call('SET', epoch, number)
+  end
+  local token = number .. ':' .. claim
   local prior = tonumber(redis.call('HGET', k.last, 'fence') or 0) or 0
   local fence = ms(math.max(prior + 1, now * 1000))
   redis.call('HSET', k.lease, 'token', token, 'claim', claim, 'owner', owner, 'deadline', ms(now + ttl), 'ttl', ms(ttl),

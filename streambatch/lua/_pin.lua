@@ -25,8 +25,8 @@ local function pin(thread, k, w)
   got = got[1][2]
   local n, bytes = #got, 0
   for _, entry in ipairs(got) do bytes = bytes + (tonumber(entry[2][8]) or 0) end
-  local r = {first = oldest, last = got[n][1], n = n, rev = '0', claims = 0, attempts = 0}
-  redis.call('HSET', k.run, 'first', r.first, 'last', r.last, 'n', n, 'rev', 0, 'attempts', 0, 'claims', 0)
+  local r = {first = oldest, last = got[n][1], rev = '0', claims = 0, attempts = 0}
+  redis.call('HSET', k.run, 'first', r.first, 'last', r.last, 'n', n, 'rev', 0, 'attempts', 0)
   count('runs', 1)
   local d = redis.call('HMGET', k.last, 'df', 'dl')
   if d[2] then

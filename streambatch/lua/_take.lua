@@ -4,10 +4,10 @@
 local function take(thread, k, claim)
   bad = nil
   local l = read('HMGET', k.lease, 'token', 'claim', 'deadline', 'ttl', 'phase')
-  local v = read('HMGET', k.run, 'first', 'last', 'n', 'rev', 'attempts', 'at', 'delay', 'reply', 'tries', 'seq', 'batch',
-    'fence', 'cp', 'claims', 'cancel')
-  local r = {first = v[1], last = v[2], n = v[3], rev = v[4], attempts = v[5], at = tonumber(v[6]) or 0,
-    delay = tonumber(v[7]) or 0, reply = v[8], tries = v[9], seq = v[10], batch = v[11], fence = v[12], cp = v[13], claims = v[14], cancel = v[15]}
+  local v = read('HMGET', k.run, 'first', 'last', 'rev', 'attempts', 'at', 'delay', 'reply', 'seq', 'batch', 'fence', 'cp', 'claims',
+    'cancel')
+  local r = {first = v[1], last = v[2], rev = v[3], attempts = v[4], at = tonumber(v[5]) or 0, delay = tonumber(v[6]) or 0,
+    reply = v[7], seq = v[8], batch = v[9], fence = v[10], cp = v[11], claims = v[12], cancel = v[13]}
   local length, w = read('XLEN', k.stream), nil
   read('HLEN', k.last) read('HLEN', k.head) read('LLEN', k.log) read('XLEN', k.reply) read('HLEN', k.window)
   if bad then place(thread, due, now + 1000) return {'broken', bad} end

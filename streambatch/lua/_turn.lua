@@ -21,6 +21,14 @@ local function tombstone(k, op, answer)
   redis.call('PEXPIRE', k.lease, math.max(60000, 2 * ttl + 10000))
 end
 
+-- I8: a dead letter is written, unless there is no room: too many, the key is foreign, or its ids are used up.
+local function buried(letter)
+  local n = redis.pcall('XLEN', dead)
+  if type(n) == 'table' or n >= dead_limit or redis.pcall('XADD', dead, '*', unpack(letter)).err then return false end
+  count('dead', 1)
+  return true
+end
+
 -- I7: a drained thread is in no index and leaves only what expires.
 local function forget(thread, k)
   redis.call('DEL', k.stream, k.window)

@@ -10,8 +10,8 @@ local m = redis.call('HMGET', meta, 'layout', 'partitions', 'delivers')
 if m[1] and (m[1] ~= '1' or m[2] ~= partitions) then
   return redis.error_reply('SBREFUSED ' .. m[1] .. ' ' .. tostring(m[2]))
 end
+redis.call('HSETNX', producer, 'n', '0')  -- P20: first, because a foreign key aborts it
+redis.call('PEXPIRE', producer, producer_ttl)
 redis.call('HSET', meta, 'layout', '1', 'partitions', partitions)
 if hands == '1' then redis.call('HSET', meta, 'delivers', '1') end
-redis.call('HSETNX', producer, 'n', '0')
-redis.call('PEXPIRE', producer, producer_ttl)
 return hands ~= '1' and m[3] == '1' and 'awaited' or 'joined'

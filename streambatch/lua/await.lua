@@ -33,6 +33,7 @@ if after ~= '' then
   row[#row + 1] = shown.err and {} or shown
 end
 for _, set in ipairs(told) do
+  if redis.call('TYPE', set).ok ~= 'zset' then redis.call('DEL', set) end  -- P20: not ours, and all of it is advisory
   redis.call('ZREMRANGEBYSCORE', set, '-inf', now)
   redis.call('ZADD', set, now + interest, thread)
   redis.call('PEXPIRE', set, interest * 2)

@@ -16,23 +16,21 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
   if bad then row = {'broken', bad}
   elseif l[2] == op then row = {l[3]}
   elseif l[1] == token and r.first then
-    if redis.call('XLEN', dead) >= dead_limit then
+    local letter = {'v', 1, 'k', 'batch', 't', thread, 'b', batch, 'r', reason, 'n', tries}
+    for _, entry in ipairs(redis.call('XRANGE', k.stream, r.first, r.last)) do
+      letter[#letter + 1] = 'e' letter[#letter + 1] = entry[1]
+      for j, field in ipairs(entry[2]) do letter[#letter + 1] = j % 2 == 1 and '>' .. field or field end
+    end
+    if not buried(letter) then
       row = {'full'}
       redis.call('HSET', k.run, 'at', now + 60000, 'delay', 60000)
       tombstone(k, op, 'full')
       place(thread, due, now + 60000)
     else
       row = {'dead'}
-      local letter = {'v', 1, 'k', 'batch', 't', thread, 'b', batch, 'r', reason, 'n', tries}
-      for _, entry in ipairs(redis.call('XRANGE', k.stream, r.first, r.last)) do
-        letter[#letter + 1] = 'e' letter[#letter + 1] = entry[1]
-        for j, field in ipairs(entry[2]) do letter[#letter + 1] = j % 2 == 1 and '>' .. field or field end
-      end
-      redis.call('XADD', dead, '*', unpack(letter))
       ack(k, r.first, r.last, r.n)
       passed(k, r)
       outcome(thread, k, 'dead', r, seq, v[4], reason)
-      count('dead', 1)
       finish(thread, k, op, 'dead')
     end
   end

@@ -11,7 +11,7 @@ local letter = redis.call('XRANGE', dead, id, id)[1]
 local length, active = read('XLEN', stream), read('HLEN', run) ~= 0
 local w, prior = window_of(window, length), read('HMGET', last, 'id')[1]
 if bad then return 'broken' end
-local f, entries, j = {}, {}, 1
+local f, entries, added, j = {}, {}, {}, 1
 while letter and j < #letter[2] do
   local name, value = letter[2][j], letter[2][j + 1]
   if name == 'e' then entries[#entries + 1] = {}
@@ -31,9 +31,13 @@ elseif word == 'redriven' then
   if length == 0 then w.n, w.b = 0, 0 end
   if w.n == 0 then w.f, w.w = now, tonumber(wait) end
   w.q = 0
-  for _, entry in ipairs(entries) do
+  for i, entry in ipairs(entries) do
     local new = append(stream, length == 0 and prior, unpack(entry))
-    if new.err then return 'broken' end  -- I1: a stream whose ids are used up takes none; the letter stays
+    if new.err then  -- I1: all of a letter or nothing: a stream whose ids are used up takes no more, and the letter stays
+      if length < i then redis.call('DEL', stream) elseif i > 1 then redis.call('XDEL', stream, unpack(added)) end
+      return 'broken'
+    end
+    added[i] = new
     w.n, w.b, length = w.n + 1, w.b + (tonumber(entry[8]) or 0), length + 1
   end
   count('messages', #entries)

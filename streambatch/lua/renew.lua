@@ -9,6 +9,9 @@ if now == '' then
   local t = redis.call('TIME')
   now = t[1] * 1000 + math.floor(t[2] / 1000)
 end
+for _, set in ipairs({due, outbox, parked}) do  -- P20: before the first write
+  if type(redis.pcall('ZCARD', set)) == 'table' then return redis.error_reply('SBFOREIGN ' .. set) end
+end
 local out = {}
 for i = 0, (#ARGV - 1) / 3 - 1 do
   local lease = KEYS[4 + i]

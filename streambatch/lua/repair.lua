@@ -14,8 +14,8 @@ for i = 1, 8 do
     answer[#answer + 1] = names[i]
   end
 end
-local length, r = redis.call('XLEN', stream), redis.call('HMGET', run, 'first', 'reply')
-if r[2] then place(thread, outbox, now)
+local length, r = redis.call('XLEN', stream), redis.call('HGET', run, 'reply')
+if r then place(thread, outbox, now)
 elseif length > 0 then
   if redis.call('EXISTS', window) == 0 then window_save(window, window_of(window, length)) end
   place(thread, due, now)

@@ -6,6 +6,7 @@ local keep, length = unpack(ARGV, 1, 2)
 -- grows in a thread, also after the stream expired, and an event that is there already is one that was sent before.
 -- Not allow-oom: previews are what a full server can do without. Only while the Run lasts (I3): a zombie shows nothing,
 -- and nothing comes after the commit. One word per Run: shown, lost. Re-sent: the same, nothing is added.  O(events).
+local function follows(name) return type(redis.pcall('ZSCORE', followed, name)) == 'string' end
 local out, i, a = {}, 0, 3
 while a <= #ARGV do
   local thread, token, fence, owner, first, attempt, number, n = unpack(ARGV, a, a + 7)
@@ -32,7 +33,7 @@ while a <= #ARGV do
       end
     end
     redis.call('PEXPIRE', events, keep)
-    if new and (redis.call('ZSCORE', followed, thread) or redis.call('ZSCORE', followed, '')) then
+    if new and (follows(thread) or follows('')) then
       redis.call('SPUBLISH', hints, 'show ' .. new .. ' ' .. thread)
     end
   end

@@ -14,6 +14,7 @@ from tests.guards import (
     table_more,
     table_open,
     table_scope,
+    table_shared,
     table_turn,
 )
 from tests.guards.rows import Row
@@ -31,6 +32,7 @@ TABLES = (
     table_scope,
     table_events,
     table_exact,
+    table_shared,
 )
 ROWS: tuple[Row, ...] = tuple(row for table in TABLES for row in table.ROWS)
 

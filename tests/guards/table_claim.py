@@ -20,9 +20,9 @@ TAKE = (
     *_READS,
     Row("_take", "  bad = nil\n", "", heal.claim_passes_foreign_keys,
         "Rule 1: one bad thread stops no other of its call."),
-    Row("_take", "at = tonumber(v[6]) or 0", "at = tonumber(v[6])", heal.claim_passes_foreign_keys,
+    Row("_take", "at = tonumber(v[5]) or 0", "at = tonumber(v[5])", heal.claim_passes_foreign_keys,
         "Rule 1: a thread that never waited for a retry aborts nothing."),
-    Row("_take", "delay = tonumber(v[7]) or 0", "delay = tonumber(v[7])", s.a_retry_without_delay_runs,
+    Row("_take", "delay = tonumber(v[6]) or 0", "delay = tonumber(v[6])", s.a_retry_without_delay_runs,
         "Rule 8, I9: a retry that lost its delay is not stuck."),
     Row("_take", "if bad then", "if false then", heal.claim_passes_foreign_keys, "Rule 1: check, then write."),
     Row("_take", "place(thread, due, now + 1000) return", "return", heal.claim_passes_foreign_keys,
@@ -148,7 +148,7 @@ PIN = (
     Row("_pin", "(tonumber(entry[2][8]) or 0)", "tonumber(entry[2][8])", s.foreign_entries_are_carried,
         "Rule 1: an entry without size aborts nothing."),
     Row("_pin", "'rev', 0, ", "", s.a_new_batch_has_no_attempts, "I4: a new batch begins at revision 0."),
-    Row("_pin", "'attempts', 0, ", "", s.a_new_batch_has_no_attempts, "I8: a new batch has used up no attempt."),
+    Row("_pin", ", 'attempts', 0)", ")", s.a_new_batch_has_no_attempts, "I8: a new batch has used up no attempt."),
     Row("_pin", "count('runs', 1)", "", s.a_batch_is_pinned, "I7: Runs are counted where they begin."),
     Row("_pin", "if rest then", "if false then", s.the_rest_keeps_its_first_arrival, "I12: what is left is counted."),
     Row("_pin", "redis.call('XLEN', k.stream) > n and", "false and", s.the_rest_keeps_its_first_arrival,
@@ -164,7 +164,7 @@ PIN = (
 )  # fmt: skip
 
 GRANT = (
-    Row("_grant", "redis.call('INCR', epoch) .. ':' .. claim", "'0:' .. claim", s.a_late_claim_id_is_a_new_token,
+    Row("_grant", "number .. ':' .. claim", "'0:' .. claim", s.a_late_claim_id_is_a_new_token,
         "I3: a claim id that comes late gets a token of its own."),
     Row("_grant", " .. ':' .. claim", " .. ''", s.a_stale_counter_issues_no_token_twice,
         "Rule 3, I3: after a fail-over to a stale replica a counter repeats."),

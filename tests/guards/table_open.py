@@ -60,7 +60,7 @@ OPEN = (
         s.what_a_call_claims_is_no_news, "Rule 10, I12: with a stale hint a hot thread passes one that waits longer."),
     Row("_open", "head, first = at, thread", "head, first = head, thread", s.one_call_hints_at_its_earliest,
         "Rule 10, I9: the earliest of a call is what a sleeper must know."),
-    Row("_open", "if n ~= 0 then redis.call('HINCRBY', tally, field, n) end", "", s.counts_add_up,
+    Row("_open", "redis.pcall('HINCRBY', tally, field, n)", "n", s.counts_add_up,
         "Rule 1, I7: stats are O(1) because the scripts count."),
     Row("_open", "{[due] = 'due ', [outbox]", "{[due] = 'due ', [parked] = 'due ', [outbox]",
         s.a_paused_thread_is_parked,

@@ -89,9 +89,9 @@ COMMIT = (
         "I10: whoever awaits the last message of a batch finds its outcome."),
     Row("_commit", "redis.call('PEXPIRE', k.reply, retention)", "", commit.a_drained_thread_leaves_what_expires,
         "I7: outcomes expire."),
-    Row("_commit", "if redis.call('ZSCORE', awaited, thread) then", "if true then",
+    Row("_commit", "if type(redis.pcall('ZSCORE', awaited, thread)) == 'string' then", "if true then",
         commit.an_outcome_wakes_who_awaits_it, "Rule 10: an outcome nobody awaits wakes nobody."),
-    Row("_commit", "if redis.call('ZSCORE', awaited, thread) then", "if false then",
+    Row("_commit", "if type(redis.pcall('ZSCORE', awaited, thread)) == 'string' then", "if false then",
         commit.an_outcome_wakes_who_awaits_it, "Rule 10: who awaits an outcome is told."),
 )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """A bench: stores opened by hand on a real server, one step at a time, under a clock that the test moves.
 
 Theory of operation. A `Side` is what one process would be: a `Store` with its lanes running, a producer, a desk. Every
-script call of every side goes through `Side.sent`, and after each one I5 is checked by the admin. With a clock the
+script call of every side goes through `Side.sent`, and after each one I5 is checked by the admin. A bench has one
+partition, also with `--partitions 4`: what it looks at is one call, and a call is in one slot. With a clock the
 scripts get their `now` from it, so debounce, retries and the end of leases need no waiting; without one they ask the
 server. TTLs of keys are real in both cases; they are a minute and more.
 
@@ -89,6 +90,7 @@ class Bench:
         codec: Codec | None = None, attach: bool = True, **settings: Any,
     ) -> Side:  # fmt: skip
         """Open a side: a process that runs and delivers, unless told otherwise."""
+        settings = {"partitions": 1, **settings}
         made = Side(self, Settings(**settings), codec or Plain(), runs=runs, hands=hands, history=history, twice=twice)
         self.sides.append(made)
         self.bound = max(self.bound, made.store.settings.horizon * 1000)
