@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from os import getpid
 from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.cluster import RedisCluster
@@ -31,7 +31,7 @@ from ._events import Emit, Event, Warned
 from ._keys import Keys
 from ._scripts import Wire
 from ._settings import Replicas, Settings
-from ._topology import Client, Cluster, at, close, cluster_of, sentinel_of, spread
+from ._topology import Client, Cluster, at, close, cluster_of, query_of, sentinel_of, spread
 from .errors import Refused, StoreError, UsageError
 
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
@@ -117,7 +117,7 @@ def _several(scheme: str, url: str, common: dict[str, Any]) -> Client:
 
 def _unix(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    query = query_of(parts.query)
     if unknown := set(query) - {"db"}:
         raise UsageError(f"{masked(url)!r}: unknown parameter {', '.join(sorted(unknown))}")
     if not parts.path:

@@ -35,7 +35,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import ConnectionError, RedisClusterException, RedisError  # noqa: A004
 
-from .errors import UsageError
+from .errors import StoreError, UsageError
 
 PORT, SENTINEL_PORT = 6379, 26379
 
@@ -57,6 +57,7 @@ class Cluster:
         self._whole = ours
         self._slots: dict[int, Slot] = {}
         self._stale = True
+        self._closed = False
         self._reading: asyncio.Task[None] | None = None
 
     def at(self, key: str) -> Slot:
@@ -65,12 +66,18 @@ class Cluster:
         return self._slots.setdefault(number, Slot(self, number))
 
     async def master(self, slot: int) -> ClusterNode:
-        """The node that a slot's master runs on. Raises ConnectionError."""
+        """The node that a slot's master runs on. Raises ConnectionError, StoreError when this is closed."""
+        if self._closed:
+            raise StoreError("the queue was closed")
         if self._stale:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())
                 self._reading.add_done_callback(_heard)
-            await asyncio.shield(self._reading)
+            reading = self._reading
+            await asyncio.wait([reading])  # not awaited itself: whoever waits may be cancelled, and the others wait on
+            if reading.cancelled():
+                raise StoreError("the queue was closed")
+            reading.result()
         manager: Any = self.client.nodes_manager
         try:
             return manager.get_node_from_slot(slot)
@@ -107,7 +114,11 @@ class Cluster:
         }
 
     async def aclose(self) -> None:
-        """Close the client that we made: it counts as not initialised, so its parts are closed one by one."""
+        """Close the client that we made: it counts as not initialised, so its parts are closed one by one.
+
+        Whoever waits for the map is told so; a cancellation would look like their own.
+        """
+        self._closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
@@ -265,4 +276,9 @@ def _parts(url: str, port: int) -> tuple[list[tuple[str, int]], str, dict[str, s
         hosts.append((one.hostname, one.port or port))
     name, _, password = login.partition(":")
     found = {"username": unquote(name) or None, "password": unquote(password) or None} if login else {}
-    return hosts, parts.path, {name: values[-1] for name, values in parse_qs(parts.query).items()}, found
+    return hosts, parts.path, query_of(parts.query), found
+
+
+def query_of(text: str) -> dict[str, str]:
+    """The options behind the ? of a URL; of one that is given twice, the last."""
+    return {name: values[-1] for name, values in parse_qs(text).items()}
