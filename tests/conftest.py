@@ -168,12 +168,13 @@ def namespace() -> str:
 
 
 @pytest.fixture
-async def start_child() -> AsyncIterator[StartChild]:
+async def start_child(pytestconfig: pytest.Config) -> AsyncIterator[StartChild]:
     """Start Python files as child processes: `child = await start_child("tests/chaos/worker.py", url)`."""
+    partitions = {"TEST_PARTITIONS": str(pytestconfig.getoption("--partitions"))}
     children: list[Child] = []
 
     async def start(script: str | Path, *arguments: str, env: dict[str, str] | None = None) -> Child:
-        children.append(await Child.start(script, *arguments, env=env))
+        children.append(await Child.start(script, *arguments, env={**partitions, **(env or {})}))
         return children[-1]
 
     yield start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 from streambatch import Batch, BatchQueue, Limits
@@ -25,7 +26,8 @@ class Stuck:
 
 async def main(url: str, namespace: str, scope: str) -> None:
     """Run until killed."""
-    async with BatchQueue(url, namespace=namespace, runner=Stuck(scope), lease=0.6, log=False):
+    partitions = int(os.environ["TEST_PARTITIONS"])
+    async with BatchQueue(url, namespace=namespace, partitions=partitions, runner=Stuck(scope), lease=0.6, log=False):
         print("OPEN", flush=True)
         await asyncio.Event().wait()
 

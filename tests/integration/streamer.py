@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from itertools import count
 from typing import Any
@@ -27,6 +28,7 @@ def listen(event: Event) -> None:
 async def main(url: str, namespace: str, lease: str) -> None:
     """Run until the process is killed."""
     more: dict[str, Any] = {"namespace": namespace, "debounce": 0.01, "log": False, "listeners": [listen]}
+    more["partitions"] = int(os.environ["TEST_PARTITIONS"])
     async with BatchQueue(url, runner=endless, lease=float(lease), **more):
         print("open", flush=True)
         await asyncio.Event().wait()

@@ -12,7 +12,7 @@ from streambatch import Batch, BatchQueue, StoreError, StreambatchError, _echo
 from streambatch.torture._proxy import Proxy
 from tests.conftest import StartServer
 from tests.integration.shop import Shop, opened, warnings
-from tests.rig import Server, wait_for
+from tests.rig import Server, key_of, neighbour, wait_for
 from tests.rig.servers import ADMIN_PASSWORD
 
 
@@ -34,7 +34,7 @@ async def test_half_hashes_stop_neither_their_threads_nor_others(
     async with BatchQueue(server.url, namespace=namespace, log=False) as submits:
         for field in fields:
             await submits.submit(f"bad {field}", "bad", debounce=0.05)
-            window = f"sb1:{{{namespace}.00}}:window:bad {field}"
+            window = key_of(namespace, "window", f"bad {field}")
             if value is None:
                 server.admin().hdel(window, field)
             else:
@@ -72,7 +72,7 @@ async def test_a_repair_that_fails_costs_no_slot_and_no_claim(server: Server, na
     shop = Shop()
     async with BatchQueue(server.url, namespace=namespace, log=False) as submits:
         await asyncio.gather(*(submits.submit(f"t{n}", "x", now=True) for n in range(10)))
-    server.admin().set(f"sb1:{{{namespace}.00}}:head:t4", "foreign")
+    server.admin().set(key_of(namespace, "head", "t4"), "foreign")
     async with opened(shop, server.url, namespace, concurrency=10, runner=None, deliver=None) as queue:
         assert queue.health().ready
     queue = BatchQueue(
@@ -194,8 +194,9 @@ async def test_a_claim_under_way_when_a_drain_begins_is_given_back(
     server, shop = start_server(), Shop()
     async with opened(shop, server.url, namespace, lease=30) as queue:
         parts = inside(queue)
-        await queue.submit("warm", "up")
-        await shop.said("up", thread="warm")
+        warm = neighbour("warm")
+        await queue.submit(warm, "up")
+        await shop.said("up", thread=warm)
         await queue.submit("t", "x", debounce=0.3)
         await wait_for(lambda: "t" in parts.worker.loops[0]._soon, "the moment that the loop waits for")
         server.stop()
@@ -205,7 +206,7 @@ async def test_a_claim_under_way_when_a_drain_begins_is_given_back(
         await asyncio.sleep(0)
         server.cont()
         await drain
-    assert [batch.thread for batch in shop.runs] == ["warm"]
+    assert [batch.thread for batch in shop.runs] == [warm]
     assert "token" not in server.admin().hgetall(f"sb1:{{{namespace}.00}}:lease:t")
     assert server.admin().zscore(f"sb1:{{{namespace}.00}}:due", "t") is not None
 

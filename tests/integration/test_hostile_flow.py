@@ -21,7 +21,7 @@ from streambatch._turn import Turn
 from tests.conftest import StartServer
 from tests.integration.bench import Bench
 from tests.integration.shop import Shop, opened
-from tests.rig import Server, wait_for
+from tests.rig import Server, neighbour, wait_for
 
 
 def inside(queue: BatchQueue) -> Any:
@@ -43,19 +43,19 @@ async def test_the_same_message_id_of_two_threads_is_two_messages_after_a_cancel
     start_server: StartServer, namespace: str
 ) -> None:
     """I1, I10: ids are small and per chat: what became of alice's message 1 says nothing about bob's."""
-    server = start_server()
+    server, alice, bob, warm = start_server(), neighbour("alice"), neighbour("bob"), neighbour("warm")
     async with BatchQueue(server.url, namespace=namespace, log=False) as queue:
-        await queue.submit("warm", "up")
+        await queue.submit(warm, "up")
         server.stop()
-        task = asyncio.create_task(queue.submit("alice", "secret", message_id=1))
+        task = asyncio.create_task(queue.submit(alice, "secret", message_id=1))
         await cut(task, server, inside(queue).intake.gates[0]._wire)
-        mine = await queue.submit("bob", "hello", message_id=1)
+        mine = await queue.submit(bob, "hello", message_id=1)
         assert mine.outcome == "queued"
-        assert [message.text for message in await queue.pending("bob")] == ["hello"]
-        hers = await queue.submit("alice", "secret", message_id=1)
-        assert (hers.outcome, len(await queue.pending("alice"))) == ("duplicate", 1)
+        assert [message.text for message in await queue.pending(bob)] == ["hello"]
+        hers = await queue.submit(alice, "secret", message_id=1)
+        assert (hers.outcome, len(await queue.pending(alice))) == ("duplicate", 1)
         server.admin().delete(*server.admin().keys(f"sb1:{{{namespace}.00}}:seen:*"))  # the end of the dedup window
-        assert (await queue.submit("alice", "again", message_id=1)).outcome == "queued"
+        assert (await queue.submit(alice, "again", message_id=1)).outcome == "queued"
 
 
 # ── more() ──

@@ -31,7 +31,7 @@ from streambatch import (
     Warned,
 )
 from tests.integration.shop import Shop, opened
-from tests.rig import Server, wait_for
+from tests.rig import Server, key_of, wait_for
 
 SLOW = 30
 _ANY = cast("Any", None)
@@ -148,7 +148,7 @@ async def renewals(server: Server, namespace: str, thread: str, times: int) -> N
     seen: set[str] = set()
 
     def enough() -> bool:
-        seen.add(server.admin().hget(f"sb1:{{{namespace}.00}}:lease:{thread}", "deadline"))
+        seen.add(server.admin().hget(key_of(namespace, "lease", thread), "deadline"))
         return len(seen) > times
 
     await wait_for(enough, f"{times} renewals of {thread}")

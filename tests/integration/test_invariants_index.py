@@ -14,7 +14,7 @@ from streambatch._rows import NotNow, Work
 from tests.integration.bench import HOUR, Bench, Side
 from tests.integration.invariants import i7_only_expiring
 from tests.integration.shop import Shop, opened
-from tests.rig import Server, wait_for
+from tests.rig import Server, key_of, neighbour, wait_for
 
 
 async def test_i12_the_window_is_a_debounce_with_a_cap(still: Bench) -> None:
@@ -333,31 +333,31 @@ async def test_i7_a_stream_that_vanished_leaves_nothing_behind(still: Bench, how
 
 async def test_i12_a_thread_that_is_always_hot_does_not_starve_the_others(server: Server, namespace: str) -> None:
     """One slot, one thread whose Runs keep producing the next message at once: the quiet one is answered soon."""
-    shop = Shop()
+    shop, hot, cold = Shop(), neighbour("hot"), neighbour("cold")
     shop.gate.clear()
     cold_after: list[int] = []
 
     async def answer(batch: Batch) -> str:
-        if batch.thread == "cold":
+        if batch.thread == cold:
             cold_after.append(len(shop.runs))
         elif not cold_after:
-            await queue.submit("hot", "again", now=True)
+            await queue.submit(hot, "again", now=True)
         shop.runs.append(batch)
         if len(shop.runs) == 4:
             await shop.gate.wait()
         return "ok"
 
     async with opened(shop, server.url, namespace, runner=answer, concurrency=1) as queue:
-        await queue.submit("hot", "start", now=True)
+        await queue.submit(hot, "start", now=True)
         await wait_for(lambda: len(shop.runs) == 4, "the hot thread to be hot")
-        await queue.submit("cold", "hello", now=True)
+        await queue.submit(cold, "hello", now=True)
         inside: Any = queue
         loop = inside._open.worker.loops[0]
-        await wait_for(lambda: "cold" in {**loop._hinted, **loop._soon}, "the worker to know of the cold thread")
+        await wait_for(lambda: cold in {**loop._hinted, **loop._soon}, "the worker to know of the cold thread")
         shop.gate.set()
         await wait_for(lambda: cold_after, "the cold thread's Run")
         assert cold_after[0] <= 10  # a hint of the hot one that comes late may give it another Run
-        stream = f"sb1:{{{namespace}.00}}:stream:hot"
+        stream = key_of(namespace, "stream", hot)
         await wait_for(lambda: not server.admin().exists(stream), "the hot thread to cool down")
 
 

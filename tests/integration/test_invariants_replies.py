@@ -13,7 +13,7 @@ from streambatch.errors import LeaseLost, NotAccepted, QueueClosed, QueueFull, S
 from tests.conftest import StartServer
 from tests.integration.bench import Bench
 from tests.integration.shop import FAST, Shop, opened
-from tests.rig import Server, wait_for
+from tests.rig import Server, neighbour, wait_for
 
 
 async def test_i17_a_reply_exists_only_with_its_commit(still: Bench) -> None:
@@ -186,7 +186,7 @@ async def test_i16_an_unknown_outcome_is_its_own_type_and_a_retry_is_safe(
     """Frozen after the call was sent: OutcomeUnknown with the id; the retry is stored once in all."""
     server, shop = start_server(), Shop()
     async with opened(shop, server.url, namespace, submit_timeout=0.3) as queue:
-        await (await queue.submit("warm", "up")).reply(timeout=5)
+        await (await queue.submit(neighbour("warm"), "up")).reply(timeout=5)
         server.stop()
         with pytest.raises(OutcomeUnknown) as unknown:
             await queue.submit("t", "once")
@@ -224,7 +224,7 @@ async def test_i16_a_queue_that_closes_says_which_submits_may_be_stored(
     """Under way: OutcomeUnknown. Not yet sent: QueueClosed. Nobody waits for ever."""
     server, shop = start_server(), Shop()
     async with opened(shop, server.url, namespace, drain_timeout=0) as queue:
-        await (await queue.submit("warm", "up")).reply(timeout=5)
+        await (await queue.submit(neighbour("warm"), "up")).reply(timeout=5)
         server.stop()
         sent = asyncio.ensure_future(queue.submit("t", "sent"))
         await asyncio.sleep(0.05)  # the flusher takes it; nothing tells of a write to a frozen server

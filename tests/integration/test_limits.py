@@ -15,7 +15,7 @@ from streambatch._scripts import Call, Wire
 from tests.conftest import StartChild, StartServer
 from tests.integration.bench import DAWN
 from tests.integration.fleet import SCOPE, Fleet, Provider, Sent, burst
-from tests.rig import Server, wait_for
+from tests.rig import Server, key_of, wait_for
 
 SCRIPTS = {"admit", "ended", "keep", "park"}
 
@@ -43,7 +43,7 @@ async def test_who_waits_keeps_its_place(server: Server, namespace: str) -> None
     provider = Provider(concurrent=1)
     provider.gate.clear()
     async with Fleet(server.url, namespace) as fleet:
-        queue = await fleet.add(provider, lease=60)
+        queue = await fleet.add(provider, lease=60, partitions=1)  # each partition has a line of its own
         for number in range(15):
             fleet.clock(DAWN + number)
             await queue.submit(f"t{number}", "hi", now=True)
@@ -56,7 +56,7 @@ async def test_who_waits_keeps_its_place(server: Server, namespace: str) -> None
 async def test_a_refused_batch_is_where_it_was(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """I12: claimed and refused, because another process was quicker, a thread is due since its message came."""
     sent, provider = Sent(monkeypatch), Provider(concurrent=1)
-    due = f"sb1:{{{namespace}.00}}:due"
+    due = key_of(namespace, "due", "a", shared=True)
     async with Fleet(server.url, namespace) as fleet:
         queue = await fleet.add(provider)
         fleet.clock(DAWN)

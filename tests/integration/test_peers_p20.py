@@ -18,7 +18,7 @@ from streambatch._submit import Submission
 from streambatch.errors import LeaseLost, NotAccepted, StoreError
 from tests.integration.bench import VERBS, Bench, Side, entry
 from tests.integration.shop import Shop, opened
-from tests.rig import Server, wait_for
+from tests.rig import Server, key_of, wait_for
 
 FOREIGN = ("string", "list", "set")
 
@@ -130,7 +130,7 @@ async def test_p20_a_foreign_key_in_a_holders_verb_of_many(still: Bench, verb: s
 async def test_p20_through_the_queue_everybody_is_answered(server: Server, namespace: str, kind: str) -> None:
     """A worker meets the foreign key by itself, says so, and the thread works again; the others do not notice."""
     shop = Shop()
-    key = f"sb1:{{{namespace}.00}}:{kind}:{BAD}"
+    key = key_of(namespace, kind, BAD)
     server.admin().set(key, "foreign")
     async with opened(shop, server.url, namespace, lease=0.5) as queue:
 

@@ -76,7 +76,7 @@ async def test_what_a_release_left_behind_is_worked_off(start_server: StartServe
     server, heir = start_server(), Heir()
     keys = moved(told["keys"], round((time.time() - age) * 1000) - told["at"])
     put(server.admin(), keys)
-    given: dict[str, Any] = {"namespace": told["namespace"], "debounce": 0.05, "log": False}
+    given: dict[str, Any] = {"namespace": told["namespace"], "partitions": 1, "debounce": 0.05, "log": False}
     async with BatchQueue(server.url, runner=heir, deliver=heir.deliver, **given) as queue:
         await wait_for(lambda: {t: heir.texts(t) for t in SAID} == SAID and heir.cancelled, "all that waited")
         _runs(heir, keys, told["namespace"])

@@ -91,7 +91,7 @@ async def scene(url: str, namespace: str = NAMESPACE) -> AsyncGenerator[BatchQue
     """The namespace, every thread in its state, for as long as the block lasts."""
     bot = Bot()
     slow: dict[str, Any] = {"debounce": 0.05, "backoff": 60, "drain_timeout": 5, "log": False}
-    async with BatchQueue(url, namespace=namespace, runner=bot, deliver=bot.deliver, **slow) as queue:
+    async with BatchQueue(url, namespace=namespace, partitions=1, runner=bot, deliver=bot.deliver, **slow) as queue:
         for thread in ("active", "behind", "retrying", "failed", "cancelled", "cancelling", "undelivered"):
             await _say(queue, thread, "one")
         for thread in ("delivering", "done", "dead", "unsaid", "history"):
