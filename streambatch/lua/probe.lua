@@ -2,7 +2,8 @@
 local stream, hash, zset, set, list, string, hints = unpack(KEYS, 1, 7)
 
 -- probe: try, on throw-away keys, every command that the scripts use; answers the refused ones. A missing right that is
--- found in the middle of a transition would leave it half done (Lua has no rollback). Re-sent: tries again.  O(1).
+-- found in the middle of a transition would leave it half done (Lua has no rollback). An error that is no refusal (its
+-- code says so: READONLY, MISCONF, WRONGTYPE …) is the answer, if nothing is refused. Re-sent: tries again.  O(1).
 local tries = {
   {'TIME'}, {'XADD', stream, '*', 'a', '1'}, {'XLEN', stream}, {'XRANGE', stream, '-', '+'},
   {'XGROUP', 'CREATE', stream, 'runs', '0'}, {'XREADGROUP', 'GROUP', 'runs', 'w', 'STREAMS', stream, '>'},
@@ -15,11 +16,14 @@ local tries = {
   {'LTRIM', list, 0, 0}, {'INCR', string}, {'GET', string}, {'SET', string, 1, 'PX', 9999}, {'TYPE', hash},
   {'EXISTS', hash}, {'SPUBLISH', hints, 'probe'}, {'DEL', stream, hash, zset, set, list, string},
 }
-local refused = {}
+redis.pcall('DEL', stream, hash, zset, set, list, string)  -- whatever was left there, by whomever
+local refused, other = {}, nil
 for _, try in ipairs(tries) do
   local answer = redis.pcall(unpack(try))
   if type(answer) == 'table' and answer.err then
-    refused[#refused + 1] = try[1] .. (try[1] == 'XGROUP' and '|' .. try[2] or '')
+    local code = string.match(answer.err, '^%u+')
+    if code ~= 'ERR' and code ~= 'NOPERM' then other = answer
+    else refused[#refused + 1] = try[1] .. (try[1] == 'XGROUP' and '|' .. try[2] or '') end
   end
 end
-return refused
+return #refused == 0 and other or refused

@@ -130,7 +130,25 @@ def probe_names_what_is_refused(w: World) -> None:
     said = w.attempt(lambda: _probe(w))
     assert said == [], said
     assert w.db.exists(*(w.keys.of(0, f"probe{number}") for number in range(6))) == 0
-    assert _probe(w, "-zrem", "-xgroup|destroy") == ["XGROUP|DESTROY", "ZREM"]
+    said = w.attempt(lambda: _probe(w, "-zrem", "-xgroup|destroy"))
+    assert said == ["XGROUP|DESTROY", "ZREM"], said
+
+
+def probe_tells_a_refusal_from_other_errors(w: World) -> None:
+    """I13: no right is missed because of what was left behind, and no other error is taken for a missing right."""
+    keys = [w.keys.of(0, f"probe{number}") for number in range(6)]
+    for key in keys:
+        w.db.hset(key, "left", "behind") if key != keys[1] else w.db.set(key, "x")
+    said = w.attempt(lambda: _probe(w))
+    assert said == [], said
+    twice = [keys[0], keys[0], *keys[2:], w.key("hints")]  # a stream where a hash should be
+    said = w.attempt(lambda: w.send("probe", twice, ()))
+    assert isinstance(said, Aborted), said
+    assert said.text.startswith("WRONGTYPE"), said.text
+    w.db.hset(keys[0], "left", "behind")
+    said = w.attempt(lambda: _probe(w, "-del"))
+    assert said == ["DEL"], said
+    w.db.delete(*keys)
 
 
 def probe_tries_every_command(w: World) -> None:
