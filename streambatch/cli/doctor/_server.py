@@ -19,8 +19,8 @@ from streambatch.cli.doctor._finding import (
 )
 
 #: By (program, branch): the first release without the holes in the Lua engine that CVE-2025-49844, -46817, -46818 and
-#: -46819 name, by docker-library/official-images#20011; valkey-io/valkey#3473 (8.1.4), makeplane/plane#7926 (7.2.11, after
-#: GHSA-9rfg-jx7v-52p6) and SUSE's valkey.changes (8.0.6). A branch newer than all of these had it from its beginning.
+#: -46819 name, by docker-library/official-images#20011; valkey-io/valkey#3473 (8.1.4), makeplane/plane#7926 (7.2.11)
+#: and SUSE's valkey.changes (8.0.6). A branch that is newer than all of these had it from its beginning.
 PATCHED = {
     "redis": {(7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2},
     "valkey": {(7, 2): 11, (8, 0): 6, (8, 1): 4},
