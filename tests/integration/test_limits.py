@@ -29,9 +29,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_three_at_once_over_two_processes(server: Server, namespace: str) -> None:
     """concurrent=3 holds over processes; whoever waits uses no attempt, and everybody is answered."""
     provider = Provider(concurrent=3)
+    provider.gate.clear()
     async with Fleet(server.url, namespace) as fleet:
         one, _ = await fleet.add(provider), await fleet.add(provider)
         await burst(one, 40)
+        await wait_for(lambda: provider.now >= 3, "three at once")
+        provider.gate.set()
         await fleet.answered(40)
         assert provider.most == 3
         assert provider.attempts == {1}

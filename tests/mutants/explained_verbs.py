@@ -17,7 +17,6 @@ from tests.mutants.why import (
     PAIR,
     PAST,
     PROBE,
-    UNREAD,
     Why,
 )
 
@@ -43,7 +42,7 @@ ROWS: tuple[Why, ...] = (
         ("0 -> 1",), MOMENT),
     Why("admit", "if s.till > 0 then",
         ("0 -> 1",), MOMENT),
-    Why("attach", "redis.call('HSETNX', producer, 'n', '0')",
+    Why("attach", "redis.call('HSETNX', producer, 'n', '0')  -- P20: first, because a foreign key aborts it",
         ("'0' -> '1'",), "A number that has no answer with it is applied like a new one."),
     Why("await", "local found = redis.call('XRANGE', reply, entry, '+', 'COUNT', 1)[1]",
         ("1 -> 2",), FIRST),
@@ -184,8 +183,6 @@ ROWS: tuple[Why, ...] = (
         ("1000 -> 1001 (#2)",), MS),
     Why("renew", "for i = 0, (#ARGV - 1) / 3 - 1 do",
         ("- -> +", "1 -> 0"), "One argument is less than one more thread, so the number of rounds is the same."),
-    Why("repair", "local length, r = redis.call('XLEN', stream), redis.call('HMGET', run, 'first', 'reply')",
-        ("'first' -> 'first_'",), UNREAD),
     Why("settle", "while a <= #ARGV do",
         ("<= -> <",), "Each thread brings thirteen arguments, so its first is never the last of all."),
     Why("settle", "local v = read('HMGET', k.run, 'first', 'last', 'n', 'fence', 'df', 'dl', 'cancel')",
