@@ -5,8 +5,8 @@ Run of theirs has begun, some after the reply. So bursts meet threads that are i
 Afterwards the ledger is judged: the ids of all replies of a thread, in the order of their first hand-over, must be
 exactly the ids that were submitted. That one equality says lost, twice, order and membership (I1, I2, I3).
 
-Nobody dies here, so the lease outlasts a busy machine, and so do the limits: six processes on two cores take four seconds
-alone, and five times that beside other work, on one server as on a Cluster.
+Nobody dies here, so the lease outlasts a busy machine, and so do the limits: six processes on two cores take four
+seconds alone, and five times that beside other work, on one server as on a Cluster.
 """
 
 from __future__ import annotations
