@@ -1,27 +1,28 @@
 """Bugs to plant: what a simulation that finds nothing in the real package must find when something is missing.
 
 Theory of operation. Most are a guard taken out of a script, as one would forget it; the scripts are composed anew from
-the changed part, as the package composes them, so a fault of a shared part is one of every verb. The one that no script
-can have is planted in the package's own code. `planted` puts one in and takes it out again.
+the changed part, as the package composes them, so a fault of a shared part is one of every verb. Those that no script
+can have are planted in the package's own code. `planted` puts one in and takes it out again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import Any, cast
 from unittest.mock import patch
 
 from streambatch import _scripts
+from streambatch._rows import Work
 from streambatch._turn import Turn
 from tests.guards.bench import SOURCES, Sources, compose
 
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A change of a script's text: the first `before` in `file` becomes `after`."""
+    """A change of a script's text: the first `before` in `file` becomes `after`. Without a file it is in `_CODE`."""
 
     name: str
     file: str
@@ -55,6 +56,27 @@ BUGS = (
     Bug("dead letter of one message", "bury", "'XRANGE', k.stream, r.first, r.last)",
         "'XRANGE', k.stream, r.first, r.last, 'COUNT', 1)"),
     Bug("lease judged by another's ttl", "_take", "if live(l[3], l[4]) then", "if live(l[3], ttl) then"),
+    Bug("paused thread is claimed", "_take",
+        "if may_park and not r.cancel and redis.call('SISMEMBER', paused, thread) == 1 then", "if false then"),
+    Bug("halted namespace is claimed", "_take", "if halted and not r.cancel then return {'halted'} end", ""),
+    Bug("checkpoint not fenced", "checkpoint", "redis.pcall('HGET', lease, 'token') ~= token or ", ""),
+    Bug("checkpoint forgotten by a retry", "release", "    tombstone(k, op, 'released')",
+        "    redis.call('HDEL', k.run, 'cp')\n    tombstone(k, op, 'released')"),
+    Bug("checkpoint of the batch before", "_turn", "  redis.call('DEL', k.run)\n  count('runs', -1)",
+        "  local cp = redis.call('HGET', k.run, 'cp')\n  redis.call('DEL', k.run)\n  count('runs', -1)\n"
+        "  if cp and redis.call('XLEN', k.stream) > 0 then redis.call('HSET', k.run, 'cp', cp) end"),
+    Bug("turns stored again by a re-send", "settle", "elseif l[2] == op then row",
+        "elseif l[2] == op then\n    for t = first_turn, a - 1 do redis.call('RPUSH', k.log, ARGV[t]) end\n    row"),
+    Bug("the newest turns are forgotten", "settle", "redis.call('LTRIM', k.log, forget, -1)",
+        "redis.call('LTRIM', k.log, 0, -1 - forget)"),
+    Bug("turns of a batch before are told", "", "", ""),
+    Bug("renewal extends nothing", "renew", "local deadline = now + ttl",
+        "local deadline = tonumber(redis.call('HGET', lease, 'deadline'))"),
+    Bug("reply in hand is given to another", "settle",
+        "'phase', 'reply', 'deadline', now + ttl, 'ttl', ttl)\n"
+        "        redis.call('PEXPIRE', k.lease, ttl + 60000)\n        place(thread, outbox, now + ttl, true)",
+        "'phase', 'reply', 'deadline', now, 'ttl', ttl)\n        place(thread, outbox, now)"),
+    Bug("a reply is handed over twice", "", "", ""),
 )  # fmt: skip
 
 
@@ -62,7 +84,8 @@ BUGS = (
 def planted(bug: Bug) -> Generator[None]:
     """Put a bug in while the body runs."""
     if not bug.file:
-        with patch.object(Turn, "_settled", _too_early):
+        where, name, code = _CODE[bug.name]
+        with patch.object(where, name, code):
             yield
         return
     assert bug.before in SOURCES[bug.file], f"{bug.name}: the guard is not in {bug.file}.lua"
@@ -103,3 +126,27 @@ async def _too_early(turn: Any, hold: Any, work: Any, run: Any, answer: Any, beg
         turn.told[batch.thread] = sequence
         await turn._deliver(Reply(batch.id, batch.thread, batch.id, (), answer.text, sequence=10_000 + sequence))
     return await _settled(turn, hold, work, run, answer, begun)
+
+
+_hand_over = cast("Any", Turn)._hand_over
+_read = cast("Any", Work).read
+
+
+async def _hand_twice(turn: Any, hold: Any, reply: Any, attempt: int) -> Any:
+    """A hand-over that is repeated by who is in the middle of it."""
+    if reply.sequence % 8 == 0:
+        await turn._deliver(reply)
+    return await _hand_over(turn, hold, reply, attempt)
+
+
+def _stale(work: Any, setting: Any, attempt: int, entries: Any) -> Any:
+    """The history without its last turn."""
+    batch = _read(work, setting, attempt, entries)
+    return replace(batch, history=batch.history[:-1])
+
+
+_CODE: dict[str, tuple[Any, str, Any]] = {
+    "reply before commit": (Turn, "_settled", _too_early),
+    "turns of a batch before are told": (Work, "read", _stale),
+    "a reply is handed over twice": (Turn, "_hand_over", _hand_twice),
+}

@@ -221,6 +221,7 @@ class Host:
         self.connection_kwargs = {}
         self.dead = False
         self.cut = 0.0  # until when nothing goes in or out
+        self.trouble = 0.0  # until when something is wrong with it, or its way
         self._net = net
 
     async def get_connection(self, *_: object, **__: object) -> Line:
@@ -244,11 +245,12 @@ class Net:
     db: Db
     dice: random.Random
     look: Callable[[bytes], bytes] = lambda command: b""
-    seen: Callable[[bytes, Any, Any], None] = lambda command, answer, look: None
+    seen: Callable[[bytes, Any, Any, Host], None] = lambda command, answer, look, host: None
     weather: Weather = field(default_factory=Weather)
     skew: float = 0.0
     down: float = 0.0  # until when the server answers nobody
     full: bool = False
+    trouble: float = 0.0  # until when something is wrong with the server
     faults: Counter[str] = field(default_factory=Counter[str])
     lines: dict[Line, None] = field(default_factory=dict["Line", None])
     _ears: dict[Line, bytes] = field(default_factory=dict["Line", bytes])
@@ -262,16 +264,22 @@ class Net:
         """Count one."""
         self.faults[name] += 1
 
-    def _happens(self, name: str) -> bool:
+    def troubled(self, seconds: float = 0.0) -> None:
+        """From now on, for so long, everybody has a reason to be late."""
+        self.trouble = max(self.trouble, self.world.now + seconds)
+
+    def _happens(self, name: str, host: Host | None = None) -> bool:
         if self.dice.random() < getattr(self.weather, name):
             self.fault(name)
+            if host is not None:
+                host.trouble = max(host.trouble, self.world.now)
             return True
         return False
 
     async def connect(self, host: Host) -> Line:
         """A connection, after a moment, if there is a way."""
         await asyncio.sleep(self.dice.uniform(0.0002, 0.002))
-        if host.dead or self.down > self.world.now or host.cut > self.world.now or self._happens("no_connection"):
+        if host.dead or self.down > self.world.now or host.cut > self.world.now or self._happens("no_connection", host):
             raise NoConnection("no way to the server")
         line = Line(self, host)
         self.lines[line] = None
@@ -282,8 +290,9 @@ class Net:
         if line.mute or line.host.dead:
             return
         delay = self.dice.uniform(0.0001, 0.002)
-        if self._happens("slow"):
+        if self._happens("slow", line.host):
             delay += self.dice.choice((0.3, 2.0, 7.0, 20.0))
+            line.host.trouble = max(line.host.trouble, self.world.now + delay)
         line.arrives = max(line.arrives, self.world.now + delay)
         self.world.at(line.arrives, lambda: self._arrive(line, commands))
 
@@ -294,28 +303,28 @@ class Net:
         if self.down > self.world.now:
             self._torn(line)
             return
-        if self._happens("lost"):
+        if self._happens("lost", line.host):
             line.mute = True
             return
-        if self._happens("reset"):
+        if self._happens("reset", line.host):
             self._torn(line)
             return
         if commands[0].startswith((b"*2\r\n$10\r\nSSUBSCRIBE", b"*1\r\n$4\r\nPING")):
             self._listen(line, commands[0])
             return
-        cut = self.dice.randrange(len(commands)) + 1 if self._happens("half") else 0
+        cut = self.dice.randrange(len(commands)) + 1 if self._happens("half", line.host) else 0
         if self._happens("forgot"):
             self.db("SCRIPT", "FLUSH")
-        answers = [self._execute(command) for command in (commands[:cut] if cut else commands)]
-        if cut or self._happens("answer_reset"):
+        answers = [self._execute(command, line.host) for command in (commands[:cut] if cut else commands)]
+        if cut or self._happens("answer_reset", line.host):
             self._torn(line)
-        elif self._happens("answer_lost"):
+        elif self._happens("answer_lost", line.host):
             line.mute = True
         else:
             self._answer(line, answers)
 
-    def _execute(self, command: bytes) -> Any:
-        if command.startswith(b"*") and b"EVAL" in command[:20] and self._happens("refused"):
+    def _execute(self, command: bytes, host: Host) -> Any:
+        if command.startswith(b"*") and b"EVAL" in command[:20] and self._happens("refused", host):
             return error_of(self.dice.choice(REFUSALS))
         if self.full and scripts.SUBMIT.sha.encode() in command[:80]:
             return error_of("OOM command not allowed")
@@ -325,7 +334,7 @@ class Net:
         answer, seen = self.db.raw(command.replace(CLOCK.encode(), now), self.look(command) if wrote else b"")
         if wrote:
             self._hints()
-            self.seen(command, answer, seen)
+            self.seen(command, answer, seen, host)
         if isinstance(answer, hiredis.ReplyError):
             return error_of(str(answer))
         return answer

@@ -17,11 +17,15 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
-from streambatch import Batch, BatchQueue, DeadLetter, Receipt, Reply, Retry, StreambatchError
+from streambatch import Answer, Batch, BatchQueue, DeadLetter, Receipt, Reply, Retry, StreambatchError
 from streambatch.errors import NotAccepted, OutcomeUnknown
 from tests.simulation.clock import Loop
 from tests.simulation.net import Host
 from tests.simulation.verdict import Verdict
+
+HALTING = 5  # one town of so many has operators who pause all of it
+_ODDS = {"pause": 0.2, "resume": 0.6}
+KEPT = 4  # turns of the local history; of more the oldest two are forgotten
 
 
 @dataclass(eq=False)
@@ -151,8 +155,8 @@ class Program:
             self._town.verdict.told(receipt, reply)
 
     async def _operate(self, queue: BatchQueue) -> None:
-        """An operator, or a bot's further verbs."""
-        town, dice = self._town, self._dice("operator")
+        """An operator, or a bot's further verbs. In some towns they pause and resume the whole namespace too."""
+        town, dice, halts = self._town, self._dice("operator"), self._dice("halts")
         paused: set[str] = set()
         while True:
             await asyncio.sleep(dice.expovariate(1 / 15))
@@ -162,9 +166,12 @@ class Program:
                 verb, thread = "resume", next(iter(sorted(paused)), thread)
             if verb == "cancel" and dice.random() < 0.7:
                 continue
+            whole = town.seed % HALTING == 0 and verb in _ODDS and halts.random() < _ODDS[verb]
             try:
-                await getattr(queue, verb)(thread)
+                await getattr(queue, verb)(*() if whole else (thread,))
             except StreambatchError:
+                continue
+            if whole:
                 continue
             paused = paused | {thread} if verb == "pause" else paused - {thread} if verb == "resume" else paused
 
@@ -172,8 +179,10 @@ class Program:
         town, process, dice = self._town, self._process, self._dice("deliver")
 
         async def deliver(reply: Reply) -> None:
+            town.verdict.hands(process, reply)
             await asyncio.sleep(dice.choice((0.0, 0.05, 1.0)))
             if town.bad and dice.random() < 0.1:
+                town.verdict.raises(process, reply.thread, reply.fence)
                 raise dice.choice((Retry(dice.uniform(0.1, 5)), ValueError("flood")))
             if not self._process.dead:
                 town.verdict.delivered(process, reply)
@@ -190,17 +199,22 @@ class _Runner:
     def __init__(self, town: Life, process: Process, dice: random.Random) -> None:
         self._town, self._process, self._dice = town, process, dice
 
-    async def run(self, batch: Batch, run: Any) -> str | None:
+    async def run(self, batch: Batch, run: Any) -> Answer:
         """One Run."""
         town, dice = self._town, self._dice
         town.verdict.began(self._process, batch, run)
         await asyncio.sleep(dice.choice((0.05, 0.3, 2.0, 8.0, 20.0) if town.bad else (0.05,)) * dice.random())
         if dice.random() < 0.3:
-            await run.checkpoint(b"x")
+            await run.checkpoint(f"{batch.id} {run.fence}".encode())
         if dice.random() < 0.1:
             await run.more()
         if town.bad and dice.random() < 0.1:
+            town.verdict.raises(self._process, batch.thread, run.fence)
             raise dice.choice((Retry(1.0), Retry(0.5, count=False), ValueError("x"), DeadLetter("poison")))
         await asyncio.sleep(dice.choice((0.0, 0.3, 3.0) if town.bad else (0.0,)))
-        town.verdict.said(self._process, run)
-        return None if dice.random() < 0.1 else run.batch.text
+        answer = Answer(
+            "" if dice.random() < 0.1 else run.batch.text, state=run.fence, forget=2 * (len(batch.history) > KEPT),
+            turns=(f"{run.fence} asked", f"{run.fence} said"),
+        )  # fmt: skip
+        town.verdict.said(self._process, run, answer)
+        return answer

@@ -24,7 +24,11 @@ from tests.simulation.world import play
 
 SHORT = 300.0
 #: The first seed whose life shows a bug, where it is not one of the first; found with `--bugs`.
-SEEDS = {"counter-only token": 2, "dead letter of one message": 3, "lease judged by another's ttl": 8}
+SEEDS = {
+    "counter-only token": 2, "dead letter of one message": 3, "lease judged by another's ttl": 8,
+    "renewal not fenced": 2, "checkpoint not fenced": 2, "checkpoint of the batch before": 2,
+    "renewal extends nothing": 15, "reply in hand is given to another": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def one() -> Iterator[Server]:
 
 @pytest.mark.parametrize("seed", range(1_000, 1_006))
 def test_a_life_breaks_nothing(start_server: StartServer, seed: int) -> None:
-    """I1 to I6, I9, I17, P20 and rule 2, after every script and at the end."""
+    """I1 to I6, I9, I17, P20, rule 2, pauses, histories and repetitions, after every script and at the end."""
     town, figures = play(seed, start_server(), SHORT)
     assert town.verdict.wrong == []
     assert figures.runs > 10

@@ -22,8 +22,10 @@ from typing import Any
 
 import hiredis
 
-from streambatch import Batch, Receipt, Reply, Warned
+from streambatch import Answer, Batch, Receipt, Reply, Warned
 from streambatch._rows import order
+from tests.simulation.again import Again, Host
+from tests.simulation.given import Given, Past
 from tests.simulation.net import Net, pack
 from tests.simulation.rules import Held, Rules
 
@@ -97,17 +99,19 @@ class Known:
         fences: in which process the Run with a thread's fence began.
         members: of a batch id.
         stored: entry of a message, by thread and name.
+        past: what the next grants follow from.
     """
 
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict[str, list[Outcome]])
     fences: dict[tuple[str, int], str] = field(default_factory=dict[tuple[str, int], str])
     members: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict[tuple[str, str], tuple[str, ...]])
     stored: dict[tuple[str, str], Id] = field(default_factory=dict[tuple[str, str], Id])
+    past: Past = field(default_factory=Past)
 
     def copy(self) -> Known:
         """What is known now."""
         outcomes = {thread: list(those) for thread, those in self.outcomes.items()}
-        return Known(outcomes, dict(self.fences), dict(self.members), dict(self.stored))
+        return Known(outcomes, dict(self.fences), dict(self.members), dict(self.stored), self.past.copy())
 
 
 class Verdict:
@@ -124,7 +128,9 @@ class Verdict:
         self.bound = 80_000.0  # ms; the longest honest delay of the settings that a town draws, and some
         self._busy: set[str] = set()
         self._looked: Sequence[str] = threads
-        self.rules = Rules(self.fail)
+        self.given, self.again = Given(self.fail), Again(self.fail, lambda: net.trouble)
+        self.given.past = self.known.past
+        self.rules = Rules(self.fail, self.given, self.again)
         self._tops: dict[str, bytes] = {}
         self._said: dict[tuple[str, int], tuple[str, ...]] = {}
         self._texts: dict[tuple[str, int], str] = {}
@@ -155,10 +161,10 @@ class Verdict:
         args = (self._prefix, self._net.clock, f"{self.bound:.0f}", *known)
         return pack(("EVALSHA", _SHA, 0, *args))
 
-    def seen(self, command: bytes, answer: Any, looked: Any) -> None:
+    def seen(self, command: bytes, answer: Any, looked: Any, host: Host | None = None) -> None:
         """Judge what a script answered, and what the look after it found."""
         self.looks += 1
-        self.rules.executed(command, answer, self._net.clock)
+        self.rules.executed(command, answer, self._net.clock, host, self._net.world.now)
         answer = looked
         if isinstance(answer, hiredis.ReplyError):  # the scripts were flushed
             self._net.db("SCRIPT", "LOAD", LOOK)
@@ -198,6 +204,8 @@ class Verdict:
         if process.dead:
             return
         self.runs += 1
+        self.given.began(batch, run)
+        self.again.began(batch.thread, "batch", run.fence)
         names = tuple(message.text for message in batch.messages)
         known = self.known.members.setdefault((batch.thread, batch.id), names)
         if known != names:
@@ -208,11 +216,22 @@ class Verdict:
         if whose != process.name:
             self.fail(f"I3: Runs of {batch.thread} in {whose} and {process.name} have the same fence {run.fence}")
 
-    def said(self, process: Any, run: Any) -> None:
+    def said(self, process: Any, run: Any, answer: Answer) -> None:
         """A Run is about to return."""
         if not process.dead:
+            self.given.said(run, answer)
             self._said[run.batch.thread, run.fence] = tuple(message.text for message in run.batch.messages)
             self._texts[run.batch.thread, run.fence] = run.batch.text
+
+    def raises(self, process: Any, thread: str, fence: int) -> None:
+        """A Run or a hand-over is about to fail."""
+        if not process.dead:
+            self.again.raised(thread, fence)
+
+    def hands(self, process: Any, reply: Reply) -> None:
+        """The deliver callback was called."""
+        if not process.dead:
+            self.again.began(reply.thread, "reply", reply.fence)
 
     def delivered(self, process: Any, reply: Reply) -> None:
         """A reply is handed over."""
@@ -269,6 +288,7 @@ class Verdict:
         db.many(("RESTORE", key, ttl, dump) for key, (dump, ttl) in snapshot[0].items())
         lately = self.known
         self.known = snapshot[1]
+        self.given.past = self.known.past
         self._forgiven |= lately.stored.keys() - self.known.stored.keys()
         self._promoted = self._net.world.now
         self._tops.clear()

@@ -154,7 +154,7 @@ class Town:
         return process
 
     def _end(self, process: Process) -> None:
-        process.host.dead = True
+        process.host.dead, process.host.trouble = True, float("inf")
         self.processes.remove(process)
         self.world.loops.pop(process.loop, None)
         process.loop.bury()
@@ -185,21 +185,26 @@ class Town:
         process = self.dice.choice(self.processes)
         self.figures.freezes += 1
         self.net.fault("freeze")
-        self.world.loops[process.loop] = self.world.now + self.dice.uniform(0.1, 3 * self._lease)
+        thaws = self.world.loops[process.loop] = self.world.now + self.dice.uniform(0.1, 3 * self._lease)
+        process.host.trouble = max(process.host.trouble, thaws)
 
     def _cut(self) -> None:
         if self.processes:
             self.net.fault("cut")
-            self.dice.choice(self.processes).host.cut = self.world.now + self.dice.uniform(1, 30)
+            until = self.world.now + self.dice.uniform(1, 30)
+            host = self.dice.choice(self.processes).host
+            host.cut, host.trouble = until, max(host.trouble, until)
 
     def _restart(self) -> None:
         self.net.fault("restart")
         self.net.down = self.world.now + self.dice.uniform(0.1, 10)
+        self.net.troubled(self.net.down - self.world.now)
         self.net.db("SCRIPT", "FLUSH")
         self.net.tear_all()
 
     def _stall(self) -> None:
         self.net.fault("stall")
+        self.net.troubled(8)
         for line in self.net.lines:
             line.arrives = self.world.now + self.dice.uniform(0.5, 8)
 
@@ -207,6 +212,7 @@ class Town:
         self.net.fault("clock")
         step = self.dice.choice((-3600.0, -30.0, -2.0, 2.0, 30.0, 3600.0))
         self.net.skew += step
+        self.net.troubled()
         self.verdict.stepped(step)
 
     def _full(self) -> None:
@@ -224,6 +230,7 @@ class Town:
     def _vandal(self) -> None:
         """Somebody writes a key of another type over one of ours."""
         self.net.fault("vandal")
+        self.net.troubled()
         key = f"sb1:{{{self.namespace}.00}}:window:{self.dice.choice(list(self.people))}"
         self.net.db("SET", key, "foreign", "KEEPTTL")
 
@@ -238,6 +245,7 @@ class Town:
         snapshot, self._snapshot = self._snapshot, None
         self.verdict.restore(snapshot)
         self.net.down = self.world.now + self.dice.uniform(0.1, 3)
+        self.net.troubled(self.net.down - self.world.now)
         self.net.tear_all()
 
     def _weather(self) -> None:
@@ -251,6 +259,9 @@ class Town:
         for process in self.processes:
             process.host.cut = 0.0
             self.world.loops[process.loop] = 0.0
+        self.net.db("HSET", f"sb1:{{{self.namespace}.00}}:meta", "paused", "0")
+        self.verdict.given.past.paused.clear()
+        self.verdict.given.past.halted = False
         for thread in self.people:
             self.net.db("SREM", f"sb1:{{{self.namespace}.00}}:paused", thread)
             at = self.net.db("ZSCORE", f"sb1:{{{self.namespace}.00}}:parked", thread)
