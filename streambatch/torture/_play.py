@@ -21,7 +21,7 @@ import asyncio
 import random
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -238,7 +238,6 @@ class Play:
         elif not slot.lasting:
             kind, seconds = dice.choice(LASTING), dice.uniform(0.1, self.plan.lease * 0.7)
             slot.lasting = True
-            self._count(kind)
             slot.proxy.begin(kind)
             self._later(seconds, lambda: self._healed(slot))
 
@@ -276,12 +275,15 @@ class Play:
     def _hit_server(self, dice: random.Random) -> asyncio.Future[None]:
         means = self.ground.means
         assert means is not None
+
+        async def hit(kind: str, done: Awaitable[None]) -> None:
+            await done
+            self._count(kind)
+            self.report.server_kills += kind == "kill-server"
+
         if dice.random() < 0.1:
-            self._count("freeze-server")
-            return asyncio.ensure_future(means.freeze(self.plan.lease * dice.uniform(0.3, 1.2)))
-        self._count("kill-server")
-        self.report.server_kills += 1
-        return asyncio.ensure_future(means.kill())
+            return asyncio.ensure_future(hit("freeze-server", means.freeze(self.plan.lease * dice.uniform(0.3, 1.2))))
+        return asyncio.ensure_future(hit("kill-server", means.kill()))
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
         async def wait() -> None:

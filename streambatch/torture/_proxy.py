@@ -8,9 +8,10 @@ a connection to the server. A link cuts both directions into frames (`_resp`), s
 of its answer; so an answer that is put in the server's place keeps its order among those that are real.
 
 Faults of one moment are armed (`arm`) and hit the next script call, of whichever connection, because scripts are what
-matters and a login is not. Lasting ones (`begin`) hold until `heal`. A connection that lost bytes stays dead for ever,
-as it would behind a firewall that drops packets: nobody closes it but its client. After SUBSCRIBE nothing has an order
-any more, and bytes pass as they come.
+matters and a login is not. Lasting ones (`begin`) hold until `heal`. A fault is counted when it has been applied: one
+whose connection ended before, or merged answers of which only one came, were none. A connection that lost bytes stays
+dead for ever, as it would behind a firewall that drops packets: nobody closes it but its client. After SUBSCRIBE
+nothing has an order any more, and bytes pass as they come.
 
 The proxy also remembers every key that a script was called with: so the torture can look at each of them in the end and
 delete them all, without asking the server for a list.
@@ -47,7 +48,7 @@ class Proxy:
     Args:
         target: opens a connection to the server, or the path of its unix socket.
         path: of the unix socket to listen on; None for a port of loopback.
-        count: called with the kind of each armed fault at the moment it hits.
+        count: called with the kind of each fault at the moment it is applied.
         keys: every key of a script call is added.
         seed: of where things are cut.
 
@@ -78,6 +79,7 @@ class Proxy:
         self.target = target
         self.forget: Callable[[], bool] = lambda: False
         self._lost = (False, False)
+        self._unseen = set[str]()  # lasting faults that nothing has met yet
         self._armed: deque[str] = deque()
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
@@ -109,15 +111,25 @@ class Proxy:
         """One of `LASTING` holds from now on."""
         match kind:
             case "black-hole":
+                self.count(kind)
                 self.swallow()
             case "refused":
+                self.count(kind)
                 self._deafen()
                 for link in list(self._links):
                     link.abort()
             case "latency":
+                self._unseen.add(kind)
                 self.slow = SLOW
             case _:
+                self._unseen.add(kind)
                 self.pieces = True
+
+    def met(self, kind: str) -> None:
+        """An answer is hit by a lasting fault."""
+        if kind in self._unseen:
+            self._unseen.discard(kind)
+            self.count(kind)
 
     def swallow(self, *, answers_only: bool = False) -> None:
         """From now on nothing comes through, in both directions or in that of the answers."""
@@ -129,6 +141,7 @@ class Proxy:
         """Nothing is armed or lasts any more; new connections pass, and dead ones stay dead."""
         self._lost, self.slow, self.pieces = (False, False), 0.0, False
         self._armed.clear()
+        self._unseen.clear()
         if self._server is None:
             await self._listen()
 
@@ -138,9 +151,7 @@ class Proxy:
             return ""
         if self._armed[0] == "max-clients":
             return ""
-        kind = self._armed.popleft()
-        self.count(kind)
-        return kind
+        return self._armed.popleft()
 
     # ── inside ──
 
@@ -295,6 +306,8 @@ class _Link:
             case _:
                 self._expected.append((kind or ("raw" if self._raw[0] else "pass"), b""))
                 self._server.write(frame)
+                return  # what becomes of its answer is counted there
+        self._proxy.count(kind)
 
     async def _later(self, frame: bytes) -> None:
         await asyncio.sleep(self._proxy.late)
@@ -327,6 +340,8 @@ class _Link:
                 break
             self._expected.popleft()
             frame, place = self._answers[place:stop], stop
+            if how in ("lost-reply", "cut-reply"):
+                self._proxy.count(how)
             if how == "lost-reply":
                 self._lost[1] = True
             elif how == "cut-reply":
@@ -353,8 +368,10 @@ class _Link:
             self._kept += data
             return
         if self._proxy.slow:
+            self._proxy.met("latency")
             await asyncio.sleep(self._proxy.slow)
         if self._proxy.pieces:
+            self._proxy.met("split")
             for place in range(min(64, len(data))):
                 if not self._client.is_closing():
                     self._client.write(data[place : place + 1])
@@ -370,6 +387,8 @@ class _Link:
         kept, self._kept = self._kept, None
         if kept and not self._client.is_closing():
             self._client.write(bytes(kept))
+            if 0 <= _resp.end(kept) < len(kept):
+                self._proxy.count("merged")
 
 
 def _socket(port: int) -> socket.socket:

@@ -171,7 +171,23 @@ async def test_merged_answers_come_in_one_piece(bench: Bench) -> None:
     await client.say(bench.call)
     await wait_for(lambda: bench.executed() == 1, "the call")
     await client.say(bench.call)
+    assert bench.counted == []
     assert await client.hear() == b":1\r\n:2\r\n"
+    assert bench.counted == ["merged"]
+
+
+async def test_a_fault_that_meets_nothing_is_not_counted(bench: Bench) -> None:
+    """One answer is late but not merged; nothing came to be split or to be late."""
+    client = await bench.client()
+    bench.proxy.arm("merged")
+    await client.say(bench.call)
+    assert await client.hear() == b":1\r\n"
+    bench.proxy.begin("split")
+    bench.proxy.begin("latency")
+    await bench.proxy.heal()
+    await client.say(bench.call)
+    await client.hear()
+    assert bench.counted == []
 
 
 async def test_a_full_server_greets_with_an_error(bench: Bench) -> None:
@@ -208,8 +224,10 @@ async def test_refused_connections_end_and_come_back(bench: Bench) -> None:
 async def test_split_answers_come_piece_by_piece(bench: Bench) -> None:
     client = await bench.client()
     bench.proxy.begin("split")
+    assert bench.counted == []
     await client.say(bench.call)
     assert await client.hear() in (b":", b":1", b":1\r")
+    assert bench.counted == ["split"]
     await bench.proxy.heal()
 
 
