@@ -60,6 +60,10 @@ class Place:
         """Until all is well, two looks in a row: one that came back may only not know yet that it was replaced."""
         until(lambda: self.whole() and not time.sleep(0.3) and self.whole(), "all to be well", WELL)
 
+    def masters(self) -> list[int]:
+        """Which of the servers are masters, by number."""
+        return [number for number, server in enumerate(self.servers) if role(server) == "master"]
+
     def one(self, wanted: str) -> Server:
         """One of the servers in a role."""
         return self.dice.choice([server for server in self.servers if role(server) == wanted])

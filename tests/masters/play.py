@@ -23,7 +23,7 @@ from streambatch._keys import Keys
 from tests.chaos.actor import Cast
 from tests.chaos.ledger import Ledger, Note
 from tests.chaos.tools import drained
-from tests.masters.judge import Figures, Judge
+from tests.masters.judge import LEASE, PROMOTED, Figures, Judge
 from tests.masters.places import ClusterPlace, Place, SentinelPlace
 from tests.masters.talker import PATIENCE, Part
 from tests.rig import Child
@@ -33,8 +33,8 @@ PARTITIONS = 6
 SAFE = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
 DRAIN = 60.0
 SETTINGS: dict[str, Any] = {
-    "lease": 2.0, "debounce": 0.05, "backoff": 0.1, "drain_timeout": 5.0, "submit_timeout": 5.0, "max_attempts": 1_000,
-    "partitions": PARTITIONS,
+    "lease": LEASE, "debounce": 0.05, "backoff": 0.1, "drain_timeout": 5.0, "submit_timeout": 5.0,
+    "max_attempts": 1_000, "partitions": PARTITIONS,
 }  # fmt: skip
 
 
@@ -107,10 +107,12 @@ class Soak:
             time.sleep(self.place.dice.random())
             every = [harm for harm in self.place.harms() if not wanted or harm.__name__ in wanted]
             harm = self.place.dice.choice(every)
+            before = self.place.masters()
             self.ledger.note(Note("harm", "soak", "", harm.__name__))
             harm()
             self.place.wait()
-            self.ledger.note(Note("well", "soak", "", harm.__name__))
+            promoted = (PROMOTED,) if self.place.masters() != before else ()
+            self.ledger.note(Note("well", "soak", "", harm.__name__, promoted))
 
     async def _drain(self) -> None:
         began = time.monotonic()

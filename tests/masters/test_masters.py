@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.ledger import Note
-from tests.masters.judge import Figures, Judge
+from tests.masters.judge import PROMOTED, Figures, Judge
 from tests.masters.play import Options, soak
 from tests.masters.prefixes import sample, sweep
 from tests.rig.servers import kinds
@@ -23,14 +23,27 @@ CLEAN = [
     Note("end", "w", "t", "B2", ("b",), 1, 2.3),
     Note("deliver", "w", "t", "r2", ("b",), 0, 2.4),
 ]
-FAIL_OVER = [Note("harm", "soak", "", "fail_over", at=1.45), Note("well", "soak", "", "fail_over", at=3.0)]
-MOVE = [Note("harm", "soak", "", "move", at=1.45), Note("well", "soak", "", "move", at=3.0)]
+
+
+def harm(name: str, began: float, ended: float, *promoted: str) -> list[Note]:
+    """Something that was done to a server."""
+    return [Note("harm", "soak", "", name, at=began), Note("well", "soak", "", name, promoted, at=ended)]
+
+
+FAIL_OVER = harm("fail_over", 1.45, 3.0, PROMOTED)
+MOVE = harm("move", 1.45, 3.0)
+BACK = harm("kill_master", 1.45, 3.0)
+BEFORE = harm("fail_over", 1.45, 2.35, PROMOTED)
+AFTERWARDS = harm("fail_over", 6.0, 8.0, PROMOTED)
+STOOD = harm("move", 0.9, 3.0)
 AGAIN = [Note("deliver", "v", "t", "r3", ("b",), 0, 2.6)]
 TWICE = [Note("deliver", "v", "t", "r2", ("b",), 0, 2.6)]
 CHANGED = [Note("begin", "v", "t", "B2", ("b", "a"), 2, 2.6)]
 OVERLAP = [Note("begin", "v", "t", "B2", ("b",), 2, 2.25)]
 SILENCE = [Note("silence", "s", "t", "TimeoutError", ("b",), 0, 62.1)]
 INVENTED = [Note("deliver", "w", "t", "r3", ("c",), 0, 2.6)]
+TWICE_LATER = [Note("deliver", "v", "t", "r2", ("b",), 0, 8.5)]
+TWICE_LATE = [Note("deliver", "v", "t", "r2", ("b",), 0, 20.0)]
 LATE = [Note("deliver", "w", "t", "r0", ("b",), 0, 1.35)]
 
 
@@ -41,9 +54,15 @@ def judged(notes: list[Note]) -> list[str]:
     return figures.wrong
 
 
-@pytest.mark.parametrize("more", [[], FAIL_OVER, FAIL_OVER + AGAIN, FAIL_OVER + CHANGED, MOVE + TWICE, MOVE + OVERLAP])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [], FAIL_OVER, FAIL_OVER + AGAIN, FAIL_OVER + CHANGED, FAIL_OVER + TWICE, FAIL_OVER + OVERLAP, STOOD + TWICE,
+        STOOD + OVERLAP,
+    ],
+)  # fmt: skip
 def test_what_is_promised_or_excused(more: list[Note]) -> None:
-    """A fail-over may forget what nobody waited for; a slot that moves may end a lease."""
+    """A promotion may forget what nobody waited for; a slot that moves for long enough may end a lease."""
     assert judged(CLEAN + more) == []
 
 
@@ -58,6 +77,15 @@ def test_what_is_promised_or_excused(more: list[Note]) -> None:
         (CLEAN + CHANGED, "and is ('b', 'a')"),
         (CLEAN + MOVE + CHANGED, "and is ('b', 'a')"),
         (CLEAN + OVERLAP, "overlap"),
+        (CLEAN + MOVE + TWICE, "handed over twice"),
+        (CLEAN + MOVE + OVERLAP, "overlap"),
+        (CLEAN + STOOD + AGAIN, "b is in"),
+        (CLEAN + BACK + AGAIN, "b is in"),
+        (CLEAN + BACK + CHANGED, "and is ('b', 'a')"),
+        (CLEAN + BEFORE + AGAIN, "b is in"),
+        (CLEAN + BEFORE + TWICE, "handed over twice"),
+        (CLEAN + AFTERWARDS + TWICE_LATER, "handed over twice"),
+        (CLEAN + FAIL_OVER + TWICE_LATE, "handed over twice"),
         (CLEAN + SILENCE, "had no reply: TimeoutError"),
         (CLEAN + INVENTED, "never sent: ['c']"),
         (CLEAN + FAIL_OVER + LATE, "in the order [1, 0]"),
