@@ -2,7 +2,8 @@
 
 Theory of operation. A process opens a queue over its proxy, again and again until that works, and writes everything it
 sees to the history *before* it goes on. A worker's Run says in its answer who made it. Some Runs fail, some are long,
-some keep a checkpoint, a few batches are dead letters; which ones, is drawn from the process' own seed.
+some keep a checkpoint, a few batches are dead letters; which ones, is drawn from the process' own seed. The state of
+a thread counts its committed Runs, and each of them adds that number to the thread's history.
 
 A failpoint is a place in a Run or a hand-over at which a process kills itself with SIGKILL, the n-th time it comes
 there. SIGTERM is an orderly end, SIGUSR1 blocks the event loop for a while, and the end of stdin means that whoever
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from streambatch import (
+    Answer,
     Answered,
     Batch,
     BatchQueue,
@@ -42,7 +44,7 @@ from streambatch import (
 )
 
 from ._history import Log
-from ._verdict import POISON, poisonous
+from ._verdict import POISON, TURNS, poisonous
 
 
 @dataclass
@@ -134,20 +136,26 @@ class _Player:
 class _Worker(_Player):
     """Runs and delivers."""
 
+    history = True
+
     async def open(self) -> BatchQueue:
-        return await self.opened(runner=self.run, deliver=self.deliver, listeners=(self.listen,))
+        return await self.opened(runner=self, deliver=self.deliver, listeners=(self.listen,))
 
     async def work(self, queue: BatchQueue) -> None:  # noqa: ARG002 - a worker is called by it
         await self.over.wait()
 
-    async def run(self, batch: Batch, run: Run) -> str:
+    async def run(self, batch: Batch, run: Run) -> Answer:
         """The runner."""
         ids, fence = [message.id for message in batch.messages], run.fence
         odd = [f"holds {m.id} with another message's text" for m in batch.messages if m.text != f"text of {m.id}"]
         if run.data is not None and run.data != batch.id.encode():
             odd.append("has the checkpoint of another batch")
         entries = [message.entry for message in batch.messages]
-        self.note("begin", thread=batch.thread, batch=batch.id, fence=fence, ids=ids, entries=entries, odd=odd)
+        count = batch.state if isinstance(batch.state, int) else 0
+        self.note(
+            "begin", thread=batch.thread, batch=batch.id, fence=fence, ids=ids, entries=entries, odd=odd, state=count,
+            turns=list(batch.history),
+        )  # fmt: skip
         self.point("begin")
         try:
             await self._work(batch, run)
@@ -156,7 +164,8 @@ class _Worker(_Player):
             raise
         self.note("end", thread=batch.thread, batch=batch.id, fence=fence)
         self.point("end")
-        return json.dumps({"who": self.cast.name, "fence": fence, "ids": ids})
+        text = json.dumps({"who": self.cast.name, "fence": fence, "ids": ids})
+        return Answer(text, state=count + 1, turns=(count,), forget=max(0, len(batch.history) + 1 - TURNS))
 
     async def _work(self, batch: Batch, run: Run) -> None:
         """What a provider takes, and how it fails."""

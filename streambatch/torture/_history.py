@@ -19,7 +19,8 @@ unknown   OutcomeUnknown                                         thread, id, err
 refused   NotAccepted, or the server refused                     thread, id, error
 dropped   the submitter does not come again with this message    thread, id
 told      a receipt's reply came                                 thread, id, reply, text
-begin     a runner, first line of a Run                          thread, batch, fence, ids, entries, odd
+begin     a runner, first line of a Run                          thread, batch, fence, ids, entries, odd,
+                                                                 state, turns
 end       its last line                                          thread, batch, fence
 failed    its last line, if it raises or is cancelled            thread, batch, fence
 answered  a worker's listener, after the commit                  thread, batch

@@ -13,6 +13,8 @@ concludes from that:
 * The committed Run is the last that began: a Run with a higher fence means that its holder was in charge when somebody
   else committed (I3). A *stale* begin after the commit is right: a process that was frozen wakes up and does not know.
 * A message may be run again and again, but always in the same batch, with the same members (I4).
+* A thread's state counts the commits, and its history has the last of these numbers. The reply of each commit is
+  handed over before the next batch runs, so a batch that begins for the first time must be told of all, each once (I3).
 * A message that was refused and never submitted again must be nowhere (I16); one whose submitter was killed, or was
   told that nobody knows, may be stored or not, and is submitted again until it is.
 """
@@ -42,6 +44,7 @@ PROMISES = {
     "I17": "every commit is delivered, and nothing before",
 }
 POISON = "asked for"  # the reason of the dead letters that have to be
+TURNS = 4  # of a thread's history that are kept
 KEPT = 200  # sentences; beyond it they are only counted
 
 
@@ -84,6 +87,7 @@ class _Thread:
     fences: dict[int, str] = field(default_factory=dict[int, str])
     last: int = -1
     sequence: int = 0
+    commits: int = 0
     next: int = 0
 
     def message(self, name: str) -> _Message:
@@ -227,6 +231,7 @@ class Checker:
         self.looked["I3"] += 1
         if batch is None:
             batch = thread.batches[note["batch"]] = _Batch(ids)
+            self._told_of(note, thread.commits)
         else:
             self.looked["I4"] += 1
         if ids != batch.ids:
@@ -240,6 +245,11 @@ class Checker:
         self._running.setdefault(note["who"], {})[name] = note["batch"]
         if name in self._bereft:
             self.recoveries.append(note["at"] - self._bereft.pop(name)[0])
+
+    def _told_of(self, note: Note, commits: int) -> None:
+        if (note.get("state", commits), *note.get("turns", ())) != (commits, *_last(commits, "turns" in note)):
+            told = f"state {note['state']} and turns {note['turns']}"
+            self.blame("I3", note["thread"], f"{note['batch']} is told {told} after {commits} commits")
 
     def _members(self, note: Note, thread: _Thread, ids: list[str]) -> None:
         name = note["thread"]
@@ -314,7 +324,7 @@ class Checker:
             self.blame("I3", name, f"{note['batch']} was committed by {batch.answered} and by {said['who']}")
         if note["sequence"] <= thread.sequence:
             self.blame("I17", name, f"the reply {note['batch']} has number {note['sequence']}, after {thread.sequence}")
-        thread.sequence = max(thread.sequence, note["sequence"])
+        thread.sequence, thread.commits = max(thread.sequence, note["sequence"]), thread.commits + 1
         self.looked["I2"] += 1
         numbers = [number(mid) for mid in note["ids"]]
         if numbers != sorted(set(numbers)) or numbers[0] <= thread.last:
@@ -340,6 +350,11 @@ class Checker:
     def _killed(self, note: Note, _: _Thread) -> None:
         for name in self._running.pop(note["victim"], {}):
             self._bereft[name] = note["at"], note["victim"]
+
+
+def _last(commits: int, kept: bool) -> range:
+    """The turns of a thread after so many commits."""
+    return range(max(0, commits - TURNS), commits) if kept else range(0)
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

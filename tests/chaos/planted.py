@@ -76,6 +76,13 @@ BUGS = (
         frozenset({"I9", "I17", "I1"}),
     ),
     Bug(
+        "a settle that is sent again stores its turns again",
+        "lua/settle.lua",
+        "  elseif l[2] == op then row",
+        "  elseif l[2] == op then\n    for t = first_turn, a - 1 do redis.call('RPUSH', k.log, ARGV[t]) end\n    row",
+        frozenset({"I3"}),
+    ),
+    Bug(
         "a drained thread keeps a key",
         "lua/_turn.lua",
         "  redis.call('PEXPIRE', k.last, keep)\n",

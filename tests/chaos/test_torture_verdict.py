@@ -66,10 +66,19 @@ ALL = [*stored(0), *stored(1), *stored(2)]
 GOOD = [*ALL, *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)]
 
 
+def told(state: int, *turns: int) -> list[Note]:
+    """GOOD, and the second batch is told this state and these turns."""
+    return [
+        {**each, "state": state, "turns": list(turns)} if (each["what"], each.get("batch")) == ("begin", "B") else each
+        for each in GOOD
+    ]
+
+
 @pytest.mark.parametrize(
     "notes",
     [
         GOOD,
+        told(1, 0),
         [*ALL, begin("A", 10, 0, 1), note("killed", "play", victim="w1"), *run("A", 11, 0, 1, who="w2"),
          *run("B", 12, 2, sequence=2)],
         [*ALL, begin("A", 10, 0, 1), *run("A", 11, 0, 1, who="w2"), end("A", 10), *run("B", 12, 2, sequence=2)],
@@ -81,7 +90,10 @@ GOOD = [*ALL, *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)]
          *run("A", 10, 1)],
         [*GOOD[:9], note("told", "s", id="t.1", reply="A", text=said(10, 0, 1)), *GOOD[9:]],
     ],
-    ids=["plain", "killed", "late end", "late begin", "delivered again", "unknown", "killed too", "dropped", "told"],
+    ids=[
+        "plain", "history", "killed", "late end", "late begin", "delivered again", "unknown", "killed too", "dropped",
+        "told",
+    ],
 )  # fmt: skip
 def test_right_histories_are_right(notes: list[Note]) -> None:
     checker = judged(notes)
@@ -142,6 +154,10 @@ WRONG: dict[str, tuple[str, list[Note]]] = {
     "a reply of nothing": ("I17", [*GOOD, deliver("X", 12, 3)]),
     "a lost reply": ("I17", [*ALL, *run("A", 10, 0, 1), *run("B", 11, 2, sequence=2)[:3]]),
     "replies out of order": ("I17", [*ALL, *run("A", 10, 0, 1, sequence=2), *run("B", 11, 2)]),
+    "a commit that the state does not count": ("I3", told(0)),
+    "a state of a commit that was none": ("I3", told(2, 0, 1)),
+    "a turn that is lost": ("I3", told(1)),
+    "a turn twice": ("I3", told(1, 0, 0)),
     "a poison that was answered": ("I8", [*stored(13), *run("A", 10, 13)]),
 }  # fmt: skip
 
