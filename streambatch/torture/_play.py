@@ -21,12 +21,13 @@ import asyncio
 import random
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from streambatch import BatchQueue, StoreError, StreambatchError
 
+from ._ask import drained, letters_of
 from ._cast import Cast
 from ._faults import LASTING, ONCE, POINTS
 from ._ground import Ground
@@ -34,7 +35,7 @@ from ._history import Log, Note, Tail, notes_of
 from ._nest import Hatched, Nest
 from ._plan import Plan, Report
 from ._proxy import LATE, Proxy
-from ._verdict import Checker, Letter, table
+from ._verdict import Checker, table
 
 PROGRAM = "streambatch.torture._cast:play"
 PATIENCE = 30.0  # seconds for what should take two
@@ -136,7 +137,7 @@ class Play:
                 for mind in minds:
                     mind.cancel()
         self._catch_up()
-        self._letters = [letter async for letter in _letters(queue)]
+        self._letters = [letter async for letter in letters_of(queue)]
 
     # ── processes ──
 
@@ -325,7 +326,7 @@ class Play:
         await self._leave(self._submitters(), minds[workers:])
         seen, moved = -1, loop.time()
         while loop.time() < moved + self.plan.lease * 2 + PATIENCE:
-            if await _drained(queue) and loop.time() > began + LATE + 0.5:
+            if await drained(queue) and loop.time() > began + LATE + 0.5:
                 break
             if seen != (seen := self.checker.counts["deliver"] + self.checker.counts["begin"]):
                 moved = loop.time()
@@ -383,20 +384,3 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return event.is_set()
     return True
-
-
-async def _drained(queue: BatchQueue) -> bool:
-    try:
-        stats = await queue.stats()
-    except StoreError:
-        return False
-    return not any((stats.messages, stats.due, stats.undelivered, stats.in_hand, stats.parked))
-
-
-async def _letters(queue: BatchQueue) -> AsyncIterator[Letter]:
-    after: str | None = None
-    while page := await queue.dead_letters(100, after):
-        for found in page:
-            ids = [message.id for message in found.messages]
-            yield Letter(found.thread, found.batch_id, found.kind, found.reason, ids)
-        after = page[-1].id
