@@ -25,7 +25,7 @@ from streambatch.torture._verdict import percentile
 from tests.chaos.planted import BUGS, hunt
 from tests.rig.servers import Server, kinds
 
-LEASE, KILLS, SERVER_KILLS, HARM = 1.0, 0.27, 1.4, 0.1
+LEASE, KILLS, SERVER_KILLS, HARM, PACE = 1.0, 0.3, 1.4, 0.1, 0.7
 PLAYS = 20
 
 
@@ -119,7 +119,7 @@ async def _all(told: argparse.Namespace, nest: Nest, folder: Path) -> list[dict[
             if told.minutes:
                 plan = Plan(
                     seconds=told.minutes * 60 / len(used), seed=told.seed + number, lease=LEASE, kill_every=KILLS,
-                    server_every=SERVER_KILLS, harm_every=HARM, hasty=told.hasty,
+                    server_every=SERVER_KILLS, harm_every=HARM, pace=PACE, hasty=told.hasty,
                 )  # fmt: skip
                 found.append(_told(kind, fsync, await play(plan, server, nest, folder)))
             if told.recovery:
