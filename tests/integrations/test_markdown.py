@@ -130,7 +130,11 @@ def test_whatever_it_is_pieces_fit_and_no_letter_is_lost(text: str, limit: int) 
         ("```py\n" + "x" * 16 + "\n```", 20, ["```py\n" + "x" * 10 + "\n```", "```py\n" + "x" * 6 + "\n```"]),
         ("```\n" + "x" * 14 + "\n``````", 24, ["```\n" + "x" * 13 + "\n```", "```\nx\n``````"]),
         ("```\nabcdefg\n\n\nhij\n```", 16, ["```\nabcdefg\n\n```", "```\n\nhij\n```"]),
-        ("    ```py\n    abc\n     ```\nmore and more words", 40, ["    ```py\n    abc\n     ```", "more and more words"]),
+        (
+            "    ```py\n    abc\n     ```\nmore and more words",
+            40,
+            ["    ```py\n    abc\n     ```", "more and more words"],
+        ),
         ("Never closed:\n```py\nabc", 40, ["Never closed:\n```py\nabc\n```"]),
         ("Only begun:\n```py\n", 40, ["Only begun:\n```py\n```"]),
         ("`" * 40, 16, ["`" * 16, "`" * 16, "`" * 8]),
