@@ -9,6 +9,7 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 import asyncio
 import os
 from contextlib import suppress
+from typing import Any
 
 from aiogram import Bot, Dispatcher, F
 from aiogram.client.session.aiohttp import AiohttpSession
@@ -19,7 +20,7 @@ from aiogram.types import Message, ReplyParameters
 
 import streambatch as sb
 from streambatch.integrations import Typing, split_markdown, utf16_length
-from streambatch.runners import ResponsesRunner
+from streambatch.runners import Renewable, ResponsesRunner
 
 api = TelegramAPIServer.from_base(os.environ.get("TELEGRAM_API", "https://api.telegram.org"))
 bot, dp = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=api)), Dispatcher()
@@ -35,10 +36,11 @@ async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
+runner = Renewable(ResponsesRunner(model="gpt-5.6", instructions="Be brief."), words=["/new"])
 typing = Typing(show_typing, every=4.5)
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
-    runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    runner=runner if "OPENAI_API_KEY" in os.environ else echo,
     namespace="telegram",
     listeners=[typing],
     dedup_window=86_400,  # for a day Telegram may send an update again
@@ -76,11 +78,13 @@ async def on_stop(m: Message) -> None:
 async def on_message(m: Message) -> None:
     thread, topic = thread_of(m), m.message_thread_id if m.is_topic_message else None
     to = {"chat": m.chat.id, "topic": topic, "message": m.message_id}
-    who = m.from_user and m.from_user.first_name
+    who, text = m.from_user and m.from_user.first_name, m.text or ""
+    text = text.partition("@")[0] if text.startswith("/") else text  # "/new@the_bot", as groups have it
+    about: Any = {"author": who, "sent_at": m.date, "metadata": to, "now": text == "/new"}
     while True:  # aiogram drops an update whose handler fails, so while the server is away it waits here
         with suppress(sb.ServerAway, sb.OutcomeUnknown):
             # The message_id makes it idempotent: an update that comes again is stored once.
-            await queue.submit(thread, m.text or "", message_id=m.message_id, author=who, sent_at=m.date, metadata=to)
+            await queue.submit(thread, text, message_id=m.message_id, **about)
             return
         await asyncio.sleep(1)
 

@@ -79,6 +79,23 @@ async def test_stop_ends_an_answer_within_a_second_and_drops_what_waits(bot: Hos
     assert (await answers(bot, api, chat, 3))[-1] == "There is nothing to stop."
 
 
+async def test_new_forgets_the_conversation(bot: Host, api: BotApi) -> None:
+    """It is answered at once, in its place; the model hears nothing of what came before it."""
+    await bot.up()
+    chat = next(chats)
+    api.say(chat, "my name is Ann")
+    await answers(bot, api, chat, 1)
+    api.say(chat, "do you remember")
+    await answers(bot, api, chat, 2)
+    assert "my name is Ann" in str(bot.model.requests[-1])
+    api.say(chat, "/new@loop_bot")
+    assert (await answers(bot, api, chat, 3))[-1] == "A new conversation."
+    api.say(chat, "who am I")
+    assert (await answers(bot, api, chat, 4))[-1] == "I got 1 messages: who am I"
+    assert "Ann" not in str(bot.model.requests[-1])
+    assert "remember" not in str(bot.model.requests[-1])
+
+
 async def test_a_topic_of_a_group_is_a_thread_and_authors_are_told_apart(bot: Host, api: BotApi) -> None:
     """Two topics of one group get answers of their own, in their topic, with the names of those who spoke."""
     await bot.up()

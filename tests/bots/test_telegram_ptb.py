@@ -83,6 +83,8 @@ async def test_ten_photos_of_an_album_are_one_run_and_the_model_gets_them(bot: H
     images = " | ".join(["input_image"] * 10)
     assert await answers(bot, api, chat, 1) == [f"I got 11 messages: my holidays | {images}"]  # 11 parts of 10 messages
     assert bot.asked("my holidays") == 1
+    given = [part for item in bot.model.requests[-1]["input"] for part in item["content"]]
+    assert {part["file_id"][:5] for part in given if part["type"] == "input_image"} == {"file-"}  # the provider's
     assert [name for name in names if not any(f"{name}-large".encode() in sent for sent in bot.model.files)] == []
     assert len(bot.model.files) == 10
 
