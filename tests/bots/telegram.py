@@ -45,6 +45,7 @@ async def stopped(bot: Host, api: BotApi, chat: int, step: Step) -> None:
     await bot.until(lambda: bot.asked("a long story"), "the Run")
     waiting = [api.say(chat, text) for text in ("no,", "a short one")]
     await bot.until(lambda: api.confirmed > waiting[-1], "the messages behind it, stored")
+    assert not bot.model.cut.is_set()
     began = time.monotonic()
     api.say(chat, "/stop")
     await bot.until(bot.model.cut.is_set, "the end of the stream")

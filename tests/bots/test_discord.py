@@ -104,6 +104,7 @@ async def test_stop_ends_an_answer_within_a_second_and_drops_what_waits(bot: Hos
             return len(await queue.pending(channel)) == 2
 
         await bot.until(stored, "the messages behind it, stored")
+    assert not bot.model.cut.is_set()
     began = time.monotonic()
     await api.say(channel, "!stop")
     await bot.until(bot.model.cut.is_set, "the end of the stream")
