@@ -15,52 +15,42 @@ from hashlib import blake2b
 import discord
 
 import streambatch as sb
+from streambatch.integrations import Typing, split_markdown
 from streambatch.runners import ResponsesRunner
 
 intents = discord.Intents(guilds=True, messages=True, message_content=True)
 nobody = discord.AllowedMentions.none()  # is called, whatever the model writes
 # A rate limit of up to 30 seconds is waited for by discord.py itself, a longer one becomes RateLimited.
 client = discord.Client(intents=intents, allowed_mentions=nobody, max_ratelimit_timeout=30)
-typists: dict[str, asyncio.Task[None]] = {}
 
 
-async def keep_typing(thread: str) -> None:
-    with suppress(discord.DiscordException):
-        async with client.get_partial_messageable(int(thread)).typing():
-            await asyncio.sleep(300)
-
-
-def show_typing(event: sb.Event) -> None:  # from the first message until the answer is there
-    match event:
-        case sb.Queued(thread=t, outcome="queued") | sb.Started(thread=t) if t not in typists:
-            typists[t] = asyncio.create_task(keep_typing(t))
-        case sb.Delivered(thread=t) | sb.DeliveryFailed(thread=t) | sb.Retrying(thread=t) | sb.Dead(thread=t):
-            if t in typists:
-                typists.pop(t).cancel()
+async def show_typing(thread: str) -> None:  # Discord shows it for ten seconds
+    await client.get_partial_messageable(int(thread)).typing()
 
 
 async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
+typing = Typing(show_typing, every=8)
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
     namespace="discord",
-    listeners=[show_typing],
+    listeners=[typing],
 )
 
 
 @queue.deliver
 async def send(reply: sb.Reply) -> None:
-    text, channel = reply.text.strip(), client.get_partial_messageable(int(reply.thread))
+    channel = client.get_partial_messageable(int(reply.thread))
     asked = channel.get_partial_message(reply.metadata["message"]).to_reference(fail_if_not_exists=False)
     try:
-        for n in range(0, len(text), 2000):
+        for n, piece in enumerate(split_markdown(reply.text, 2000)):
             # Discord answers a nonce it has seen in the last minutes with the message it has: a reply that is delivered
             # again after a crash, or the beginning of a long one after its end has failed, is not seen twice.
             nonce = blake2b(f"{reply.id} {n}".encode(), digest_size=12).hexdigest()
-            await channel.send(text[n : n + 2000], nonce=nonce, reference=asked)
+            await channel.send(piece, nonce=nonce, reference=asked)
     except discord.RateLimited as limit:  # this channel waits, no other does, and no attempt is used up
         raise sb.Retry(after=limit.retry_after, count=False) from None
     except (discord.Forbidden, discord.NotFound) as error:  # the bot may not write there, or the channel is gone
@@ -70,6 +60,11 @@ async def send(reply: sb.Reply) -> None:
 @client.event
 async def on_message(m: discord.Message) -> None:
     if m.author.bot or m.is_system() or not m.content:  # its own messages come back to it, too
+        return
+    if m.content == "!stop":
+        found = await queue.cancel(m.channel.id)  # the Run ends, at its provider too, and what waits behind is dropped
+        typing.stop(m.channel.id)
+        await m.reply("Stopped." if found.run or found.dropped else "There is nothing to stop.")
         return
     to, who = {"message": m.id}, m.author.display_name
     while True:  # discord.py drops a message whose handler fails, so while the server is away it waits here

@@ -9,56 +9,47 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 import asyncio
 import os
 from contextlib import suppress
+from typing import Any
 
 from aiogram import Bot, Dispatcher, F
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
-from aiogram.exceptions import TelegramAPIError, TelegramBadRequest, TelegramForbiddenError, TelegramRetryAfter
+from aiogram.exceptions import TelegramBadRequest, TelegramForbiddenError, TelegramRetryAfter
+from aiogram.filters import Command
 from aiogram.types import Message, ReplyParameters
 
 import streambatch as sb
-from streambatch.runners import ResponsesRunner
+from streambatch.integrations import Typing, split_markdown, utf16_length
+from streambatch.runners import Renewable, ResponsesRunner
 
 api = TelegramAPIServer.from_base(os.environ.get("TELEGRAM_API", "https://api.telegram.org"))
 bot, dp = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=api)), Dispatcher()
-typists: dict[str, asyncio.Task[None]] = {}
 sent: dict[str, int] = {}  # how much of a long answer is out, so that a flood wait in its middle repeats nothing
 
 
-async def keep_typing(thread: str) -> None:
+async def show_typing(thread: str) -> None:  # Telegram shows it for five seconds
     chat, _, topic = thread.partition(":")
-    with suppress(TelegramAPIError):
-        for _ in range(60):  # each is shown for five seconds
-            await bot.send_chat_action(chat, "typing", message_thread_id=int(topic) if topic else None)
-            await asyncio.sleep(4.5)
-
-
-def show_typing(event: sb.Event) -> None:  # from the first message until the answer is there
-    match event:
-        case sb.Queued(thread=t, outcome="queued") | sb.Started(thread=t) if t not in typists:
-            typists[t] = asyncio.create_task(keep_typing(t))
-        case sb.Delivered(thread=t) | sb.DeliveryFailed(thread=t) | sb.Retrying(thread=t) | sb.Dead(thread=t):
-            if t in typists:
-                typists.pop(t).cancel()
+    await bot.send_chat_action(chat, "typing", message_thread_id=int(topic) if topic else None)
 
 
 async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
+runner = Renewable(ResponsesRunner(model="gpt-5.6", instructions="Be brief."), words=["/new"])
+typing = Typing(show_typing, every=4.5)
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
-    runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    runner=runner if "OPENAI_API_KEY" in os.environ else echo,
     namespace="telegram",
-    listeners=[show_typing],
+    listeners=[typing],
     dedup_window=86_400,  # for a day Telegram may send an update again
 )
 
 
 @queue.deliver
 async def send(reply: sb.Reply) -> None:
-    text, to = reply.text.strip(), reply.metadata
-    pieces = [text[i : i + 4096] for i in range(0, len(text), 4096)]
+    to, pieces = reply.metadata, split_markdown(reply.text, 4096, length=utf16_length)
     answered = ReplyParameters(message_id=to["message"], allow_sending_without_reply=True)
     try:
         for n in range(sent.get(reply.id, 0), len(pieces)):
@@ -72,16 +63,28 @@ async def send(reply: sb.Reply) -> None:
     sent.pop(reply.id, None)
 
 
+def thread_of(m: Message) -> str:
+    return f"{m.chat.id}:{m.message_thread_id}" if m.is_topic_message else str(m.chat.id)
+
+
+@dp.message(Command("stop"))
+async def on_stop(m: Message) -> None:
+    found = await queue.cancel(thread_of(m))  # the Run ends, at its provider too, and what waits behind it is dropped
+    typing.stop(thread_of(m))
+    await m.reply("Stopped." if found.run or found.dropped else "There is nothing to stop.")
+
+
 @dp.message(F.text)
 async def on_message(m: Message) -> None:
-    topic = m.message_thread_id if m.is_topic_message else None
-    thread = f"{m.chat.id}:{topic}" if topic else str(m.chat.id)
+    thread, topic = thread_of(m), m.message_thread_id if m.is_topic_message else None
     to = {"chat": m.chat.id, "topic": topic, "message": m.message_id}
-    who = m.from_user and m.from_user.first_name
+    who, text = m.from_user and m.from_user.first_name, m.text or ""
+    text = text.partition("@")[0] if text.startswith("/") else text  # "/new@the_bot", as groups have it
+    about: Any = {"author": who, "sent_at": m.date, "metadata": to, "now": text == "/new"}
     while True:  # aiogram drops an update whose handler fails, so while the server is away it waits here
         with suppress(sb.ServerAway, sb.OutcomeUnknown):
             # The message_id makes it idempotent: an update that comes again is stored once.
-            await queue.submit(thread, m.text or "", message_id=m.message_id, author=who, sent_at=m.date, metadata=to)
+            await queue.submit(thread, text, message_id=m.message_id, **about)
             return
         await asyncio.sleep(1)
 

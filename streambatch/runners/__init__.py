@@ -6,6 +6,7 @@ Importing this package is cheap: a provider's library is imported when its runne
 from __future__ import annotations
 
 from ._agents_ask import Approval, Approvals
+from ._renewable import Renewable
 from ._tools import ToolCall, ToolError, tool
 from .agents import AgentsRunner
 from .assistants import AssistantsRunner
@@ -18,6 +19,7 @@ __all__ = [
     "Approvals",
     "AssistantsRunner",
     "ChatRunner",
+    "Renewable",
     "ResponsesRunner",
     "ToolCall",
     "ToolError",

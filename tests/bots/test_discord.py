@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import time
 from collections.abc import AsyncIterator
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import OutcomeUnknown, ServerAway
+from streambatch import BatchQueue, OutcomeUnknown, ServerAway
 from tests.bots.host import Host, hosting
 from tests.fakes.discord_api import TOKEN, DiscordApi, Hold, serving, user
 from tests.fakes.responses_server import Step
@@ -86,6 +87,31 @@ async def test_each_channel_or_thread_of_a_guild_is_a_thread_and_authors_are_tol
     await api.say(channel, "pong", who="Bob", guild=5)
     assert await answers(bot, api, channel, 1) == ["I got 2 messages: Ann: ping | Bob: pong"]
     assert await answers(bot, api, thread, 1) == ["I got 1 messages: else"]
+
+
+async def test_stop_ends_an_answer_within_a_second_and_drops_what_waits(bot: Host, api: DiscordApi) -> None:
+    """Nothing of the stopped answer is delivered, and a later message is answered alone."""
+    channel = next(channels)
+    bot.steps["a long story"] = Step(hold=asyncio.Event())
+    bot.model.cut.clear()
+    await api.say(channel, "a long story")
+    await bot.until(lambda: bot.asked("a long story"), "the Run")
+    await api.say(channel, "no,")
+    await api.say(channel, "a short one")
+    async with BatchQueue(f"embedded:{bot.data}", namespace="discord", log=False) as queue:
+
+        async def stored() -> bool:
+            return len(await queue.pending(channel)) == 2
+
+        await bot.until(stored, "the messages behind it, stored")
+    assert not bot.model.cut.is_set()
+    began = time.monotonic()
+    await api.say(channel, "!stop")
+    await bot.until(bot.model.cut.is_set, "the end of the stream")
+    assert time.monotonic() - began < 1
+    assert await answers(bot, api, channel, 1) == ["Stopped."]
+    await nothing_more(bot, api, channel, 2)
+    assert [bot.asked(word) for word in ("a long story", "a short one")] == [1, 0]
 
 
 async def test_refusals_hold_up_only_their_channel(bot: Host, api: DiscordApi) -> None:

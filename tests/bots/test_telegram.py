@@ -1,7 +1,6 @@
 """examples/telegram_aiogram.py as a real process: real aiogram, a fake Bot API, a fake model, an embedded server.
 
-"Exactly one" is shown by order, never by waiting: a thread's replies come in order, so after the answer to a later
-message everything that could have come before it is there.
+How "exactly one" is shown stands in telegram.py.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.bots.host import Host, hosting
+from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
 from tests.embedded.tools import using
 from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
 from tests.fakes.responses_server import Step
-
-chats = count(101)
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +36,6 @@ async def bot(api: BotApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
         yield host
 
 
-async def answers(bot: Host, api: BotApi, chat: int, n: int) -> list[str]:
-    """Wait until the chat has n messages of the bot."""
-    await bot.until(lambda: len(api.texts(chat)) >= n, f"{n} messages to chat {chat}")
-    return api.texts(chat)
-
-
-async def nothing_more(bot: Host, api: BotApi, chat: int, n: int) -> None:
-    """A later message of the chat is answered, and that makes n messages of the bot."""
-    api.say(chat, "and finally")
-    assert (await answers(bot, api, chat, n))[-1] == "I got 1 messages: and finally"
-    assert len(api.texts(chat)) == n
-
-
 async def test_a_burst_of_three_and_one_sent_twice_get_one_answer_with_all_three(bot: Host, api: BotApi) -> None:
     """I6: redelivered updates are stored once, inside the burst and after its answer; typing shows from the start."""
     await bot.up()
@@ -62,6 +47,53 @@ async def test_a_burst_of_three_and_one_sent_twice_get_one_answer_with_all_three
     assert api.actions[chat, None]
     api.repeat(updates[2])
     await nothing_more(bot, api, chat, 2)
+
+
+async def test_an_update_that_comes_five_times_gets_one_answer(bot: Host, api: BotApi) -> None:
+    """I6: within the burst, while the Run is under way, and after its answer."""
+    await bot.up()
+    chat = next(chats)
+    hold = asyncio.Event()
+    bot.steps["say it once"] = Step(hold=hold)
+    update = api.say(chat, "say it once")
+    api.repeat(update)
+    api.repeat(update)
+    await bot.until(lambda: bot.asked("say it once"), "the Run")
+    api.repeat(update)
+    await bot.until(lambda: api.times[update] >= 4, "the update for the fourth time")
+    hold.set()
+    assert await answers(bot, api, chat, 1) == ["I got 1 messages: say it once"]
+    api.repeat(update)
+    await bot.until(lambda: api.times[update] >= 5, "the update for the fifth time")
+    await nothing_more(bot, api, chat, 2)
+    assert bot.asked("say it once") == 1
+
+
+async def test_stop_ends_an_answer_within_a_second_and_drops_what_waits(bot: Host, api: BotApi) -> None:
+    """Nothing of the stopped answer is delivered; /stop alone says that there is nothing."""
+    await bot.up()
+    chat = next(chats)
+    await stopped(bot, api, chat, Step(hold=asyncio.Event()))
+    assert await answers(bot, api, chat, 2) == ["Stopped.", "I got 1 messages: and finally"]
+    api.say(chat, "/stop")
+    assert (await answers(bot, api, chat, 3))[-1] == "There is nothing to stop."
+
+
+async def test_new_forgets_the_conversation(bot: Host, api: BotApi) -> None:
+    """It is answered at once, in its place; the model hears nothing of what came before it."""
+    await bot.up()
+    chat = next(chats)
+    api.say(chat, "my name is Ann")
+    await answers(bot, api, chat, 1)
+    api.say(chat, "do you remember")
+    await answers(bot, api, chat, 2)
+    assert "my name is Ann" in str(bot.model.requests[-1])
+    api.say(chat, "/new@loop_bot")
+    assert (await answers(bot, api, chat, 3))[-1] == "A new conversation."
+    api.say(chat, "who am I")
+    assert (await answers(bot, api, chat, 4))[-1] == "I got 1 messages: who am I"
+    assert "Ann" not in str(bot.model.requests[-1])
+    assert "remember" not in str(bot.model.requests[-1])
 
 
 async def test_a_topic_of_a_group_is_a_thread_and_authors_are_told_apart(bot: Host, api: BotApi) -> None:
@@ -119,11 +151,6 @@ async def say_in_vain(bot: Host, api: BotApi, chat: int, text: str) -> int:
             await redis.ping()
     assert api.handed(update)
     return update
-
-
-def refused(api: BotApi, chat: int) -> list[float]:
-    """When messages to the chat were refused."""
-    return [call.at for call, _ in api.refused if call.chat == chat]
 
 
 async def test_who_blocked_the_bot_becomes_a_dead_letter_and_blocks_nothing(bot: Host, api: BotApi) -> None:

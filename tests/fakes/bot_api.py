@@ -8,9 +8,13 @@ The real aiogram talks to it over real HTTP. What matters to a queue is modelled
   waits up to ``timeout`` seconds; a second call ends the first with 409, as when two bots share a token.
 * sendMessage stores and then confirms, and a bot may die between the two. It refuses what Telegram refuses: an empty
   or too long text, a topic or an answered message that does not exist.
-* Flood control is per chat: 429 with ``retry_after``, until the test lifts it.
+* editMessageText changes a message of the bot. It refuses the same texts, one that changes nothing, and a message that
+  is not there.
+* Flood control is per chat: 429 with ``retry_after``, until the test lifts it; for messages and edits.
+* A photo is a message of its own, an album's too; getFile and a download give its bytes.
 
-Everything sent is in ``sent``, everything refused in ``refused``, each with the time; ``news`` is set at every request.
+Everything sent is in ``sent``, as it is after edits; ``edits`` and ``refused`` hold what their names say, each with the
+time; ``news`` is set at every request.
 ``hold`` stops a sendMessage before it is stored or before it is confirmed, so that a test can kill the bot right there.
 
 By hand: ``python -m tests.fakes.bot_api [port]`` prints what to set; then type lines: ``text`` or ``chat: text``.
@@ -26,7 +30,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
@@ -46,13 +50,14 @@ class Refusal(Exception):
 
 @dataclass
 class Call:
-    """One sendMessage."""
+    """One sendMessage; or one editMessageText, which answers nothing."""
 
     chat: int
     text: str
-    topic: int | None
-    answers: int | None
+    topic: int | None = None
+    answers: int | None = None
     at: float = field(default_factory=time.monotonic)
+    id: int = 0
 
 
 @dataclass
@@ -78,6 +83,7 @@ class BotApi:
     def __init__(self) -> None:
         self.url = ""
         self.sent: list[Call] = []
+        self.edits: list[Call] = []
         self.refused: list[tuple[Call, int]] = []
         self.actions: Counter[tuple[int, int | None]] = Counter()
         self.polls = 0
@@ -88,7 +94,7 @@ class BotApi:
         self.holds: dict[int, Hold] = {}
         self._updates: list[dict[str, Json]] = []
         self._again: list[dict[str, Json]] = []
-        self._handed: set[int] = set()
+        self.times: Counter[int] = Counter()
         self._known: dict[int, set[int]] = {}
         self._topics: set[tuple[int, int]] = set()
         self._arrived = asyncio.Event()
@@ -100,11 +106,31 @@ class BotApi:
     def say(self, chat: int, text: str, *, topic: int | None = None, who: str = "Ann") -> int:
         """Somebody writes; returns the update's id."""
         message = self._message(chat, text, topic)
+        if text.startswith("/"):
+            message["entities"] = [{"type": "bot_command", "offset": 0, "length": len(text.split(maxsplit=1)[0])}]
+        return self._said(message, topic, who)
+
+    def album(self, chat: int, group: str, photos: list[str], caption: str) -> list[int]:
+        """Somebody sends an album: an update for each photo, the first with the caption; returns their ids."""
+        updates: list[int] = []
+        for name in photos:
+            message = self._message(chat, "", None) | {"media_group_id": group}
+            del message["text"]
+            message |= {"caption": caption} if not updates else {}
+            sizes = (("small", 90), ("large", 1280))
+            message["photo"] = [
+                {"file_id": f"{name}-{size}", "file_unique_id": f"{name}{width}", "width": width, "height": width}
+                for size, width in sizes
+            ]
+            updates.append(self._said(message, None, "Ann"))
+        return updates
+
+    def _said(self, message: dict[str, Json], topic: int | None, who: str) -> int:
         message["from"] = {"id": sum(who.encode()), "is_bot": False, "first_name": who}
         self._next["update"] += 1
         self._updates.append({"update_id": self._next["update"], "message": message})
         if topic:
-            self._topics.add((chat, topic))
+            self._topics.add((message["chat"]["id"], topic))
         self._arrived.set()
         return self._next["update"]
 
@@ -115,10 +141,10 @@ class BotApi:
 
     def handed(self, update: int) -> bool:
         """Whether the bot has been given the update."""
-        return update in self._handed
+        return self.times[update] > 0
 
     def texts(self, chat: int) -> list[str]:
-        """What the bot wrote into a chat."""
+        """What the bot wrote into a chat, as it is now."""
         return [call.text for call in self.sent if call.chat == chat]
 
     def message_of(self, update: int) -> int:
@@ -145,7 +171,7 @@ class BotApi:
                     mine.result()
         finally:
             mine.cancel()
-        self._handed |= {update["update_id"] for update in found}
+        self.times.update(update["update_id"] for update in found)
         return found
 
     @property
@@ -154,7 +180,7 @@ class BotApi:
         return self._poll is not None and not self._poll.done()
 
     def _fresh(self, limit: int) -> list[dict[str, Json]]:
-        again = [update for update in self._again if update["update_id"] in self._handed]
+        again = [update for update in self._again if self.times[update["update_id"]]]
         self._again = [update for update in self._again if update not in again]
         return again or [update for update in self._updates if update["update_id"] >= self.confirmed][:limit]
 
@@ -163,41 +189,64 @@ class BotApi:
         answers: Json = json.loads(data.get("reply_parameters") or "{}")
         topic = int(data["message_thread_id"]) if data.get("message_thread_id") else None
         call = Call(int(data.get("chat_id") or 0), data.get("text") or "", topic, answers.get("message_id"))
-        try:
-            self._check(call, bool(answers.get("allow_sending_without_reply")))
-        except Refusal as refusal:
-            self.refused.append((call, refusal.status))
-            raise
+        self._check(call, bool(answers.get("allow_sending_without_reply")))
         hold = self.holds.pop(call.chat, None)
         if hold and not hold.stored:
             hold.reached.set()
             await hold.open.wait()
-        self.sent.append(call)
         message = self._message(call.chat, call.text, topic)
+        call.id = message["message_id"]
+        self.sent.append(call)
         if hold and hold.stored:
             hold.reached.set()
             await hold.open.wait()
         return message | {"from": BOT}
 
+    async def edit_message_text(self, data: dict[str, str]) -> Json:
+        """Refuse, or change a message."""
+        edit = Call(int(data.get("chat_id") or 0), data.get("text") or "", id=int(data["message_id"]))
+        known = next((call for call in self.sent if (call.chat, call.id) == (edit.chat, edit.id)), None)
+        self._check(edit, orphan=True)
+        if known is None:
+            self._refuse(edit, 400, "Bad Request: message to edit not found")
+        if known.text == edit.text:
+            self._refuse(edit, 400, "Bad Request: message is not modified")
+        known.text = edit.text
+        self.edits.append(edit)
+        return self._described(edit.id, edit.chat, edit.text, known.topic) | {"from": BOT}
+
+    async def get_file(self, data: dict[str, str]) -> Json:
+        """Where a file is."""
+        name = data["file_id"]
+        return {"file_id": name, "file_unique_id": name, "file_size": len(name), "file_path": f"photos/{name}.jpg"}
+
+    async def download(self, request: web.Request) -> web.Response:
+        """The bytes of a file: its name."""
+        return web.Response(body=request.match_info["name"].encode())
+
     def _check(self, call: Call, orphan: bool) -> None:
         if call.chat in self.blocked:
-            raise Refusal(403, "Forbidden: bot was blocked by the user")
+            self._refuse(call, 403, "Forbidden: bot was blocked by the user")
         if call.chat not in self._known:
-            raise Refusal(400, "Bad Request: chat not found")
+            self._refuse(call, 400, "Bad Request: chat not found")
         if not call.text.strip():
-            raise Refusal(400, "Bad Request: message text is empty")
+            self._refuse(call, 400, "Bad Request: message text is empty")
         if len(call.text) > LIMIT:
-            raise Refusal(400, "Bad Request: message is too long")
+            self._refuse(call, 400, "Bad Request: message is too long")
         if call.topic is not None and (call.chat, call.topic) not in self._topics:
-            raise Refusal(400, "Bad Request: message thread not found")
+            self._refuse(call, 400, "Bad Request: message thread not found")
         if call.answers is not None and call.answers not in self._known[call.chat] and not orphan:
-            raise Refusal(400, "Bad Request: message to be replied not found")
+            self._refuse(call, 400, "Bad Request: message to be replied not found")
         flood = self.floods.get(call.chat)
         if flood and flood.free <= 0:
             after = flood.retry_after
-            raise Refusal(429, f"Too Many Requests: retry after {after}", retry_after=after)
+            self._refuse(call, 429, f"Too Many Requests: retry after {after}", retry_after=after)
         if flood:
             flood.free -= 1
+
+    def _refuse(self, call: Call, status: int, description: str, **parameters: Json) -> NoReturn:
+        self.refused.append((call, status))
+        raise Refusal(status, description, **parameters)
 
     async def send_chat_action(self, data: dict[str, str]) -> Json:
         """Count it."""
@@ -209,6 +258,9 @@ class BotApi:
         self._next["message"] += 1
         number = self._next["message"]
         self._known.setdefault(chat, set()).add(number)
+        return self._described(number, chat, text, topic)
+
+    def _described(self, number: int, chat: int, text: str, topic: int | None) -> dict[str, Json]:
         kind = {"id": chat, "type": "private", "first_name": "Ann"}
         if chat < 0:
             kind = {"id": chat, "type": "supergroup", "title": "Group", "is_forum": topic is not None}
@@ -220,6 +272,8 @@ class BotApi:
         methods = {
             "getupdates": self.get_updates,
             "sendmessage": self.send_message,
+            "editmessagetext": self.edit_message_text,
+            "getfile": self.get_file,
             "sendchataction": self.send_chat_action,
             "getme": _constant(BOT),
             "deletewebhook": _constant(True),
@@ -259,6 +313,7 @@ async def serving(port: int = 0) -> AsyncGenerator[BotApi]:
     fake = BotApi()
     app = web.Application()
     app.router.add_route("*", "/bot{token}/{method}", fake.serve)
+    app.router.add_get(f"/file/bot{TOKEN}/photos/{{name}}", fake.download)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)

@@ -5,7 +5,8 @@ Theory of operation
 The real SDK talks to it over a real socket, so what a test sees is what a bot would see. It keeps every request it was
 sent (``requests``). What it does with the next one comes from ``script``, a list of steps taken one by one; when it is
 empty every request gets the default answer: ``I got N messages: <the texts>``, N being the user messages after the last
-assistant message. It forwards to nobody and understands just enough HTTP for one POST per connection.
+assistant message. Files that are uploaded are kept as they come (``files``). It forwards to nobody and understands just
+enough HTTP for one POST per connection.
 
 By hand: ``python -m tests.fakes.responses_server [port]``, then OPENAI_BASE_URL=http://127.0.0.1:port/v1.
 """
@@ -71,6 +72,7 @@ class Server:
 
     def __init__(self, rule: Callable[[Json], Step | None] | None = None) -> None:
         self.requests: list[Json] = []
+        self.files: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.script: list[Step] = []
         self.rule = rule
@@ -97,7 +99,14 @@ class Server:
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
-        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+        sent = await reader.readexactly(int(headers.get("content-length", 0)))
+        if head[0].startswith("POST /v1/files "):
+            self.files.append(sent)
+            about = {"id": f"file-{len(self.files)}", "object": "file", "bytes": len(sent), "created_at": 0}
+            about |= {"filename": "photo.jpg", "purpose": "vision", "status": "processed"}
+            await self._plain(writer, 200, about, {})
+            return
+        body = json.loads(sent or b"{}")
         if not head[0].startswith("POST /v1/responses "):
             await self._plain(writer, 404, {"error": {"message": "no such path", "type": "not_found"}}, {})
             return

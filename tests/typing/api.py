@@ -33,7 +33,8 @@ from streambatch import (
     Settings,
     Streamed,
 )
-from streambatch.runners import ChatRunner, ResponsesRunner, tool
+from streambatch.integrations import Streaming, Typing, keep_alive, split_markdown, throttle, utf16_length
+from streambatch.runners import ChatRunner, Renewable, ResponsesRunner, tool
 
 # ── runners: a function of a batch, of a batch and its Run, an object ──
 
@@ -96,6 +97,7 @@ BatchQueue("redis://localhost", runner=careful)
 BatchQueue("redis://localhost", runner=Thing())
 BatchQueue("redis://localhost", runner=ResponsesRunner(model="m", tools=[weather]))
 BatchQueue("redis://localhost", runner=ChatRunner(model="m"))
+BatchQueue("redis://localhost", runner=Renewable(ChatRunner(model="m"), words=["/new"]))
 BatchQueue("redis://localhost", runner=not_async)  # type: ignore[arg-type]
 BatchQueue("redis://localhost", runner=no_batch)  # type: ignore[arg-type]
 BatchQueue("redis://localhost", runner="echo")  # type: ignore[arg-type]
@@ -125,6 +127,32 @@ def listener(event: Event) -> None:
 
 
 BatchQueue(Redis(), namespace="mine", listeners=[listener], log=False)
+
+# ── helpers for bots ──
+
+
+async def show_typing(thread: str) -> None:
+    """Sends "is typing"."""
+
+
+async def edit(thread: str, text: str) -> int:
+    """What it returns does not matter."""
+    return len(text)
+
+
+async def helped(receipt: Receipt) -> None:
+    """Each of them once."""
+    async with keep_alive(lambda: show_typing("t"), every=timedelta(seconds=4), limit=60):
+        async for text in throttle(receipt.events(), 1.0):
+            assert_type(text, str)
+    assert_type(split_markdown("text", 4096, length=utf16_length), list[str])
+    await Streaming(edit, interval=1).settled(7)
+    Typing(show_typing).stop("t")
+    split_markdown(b"text", 4096)  # type: ignore[arg-type]
+
+
+BatchQueue("redis://localhost", runner=echo, listeners=[Typing(show_typing), Streaming(edit)])
+Typing(edit)  # type: ignore[arg-type]
 
 # ── deliver ──
 

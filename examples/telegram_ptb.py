@@ -1,0 +1,135 @@
+"""A Telegram bot with python-telegram-bot 22: a burst of messages, or an album of photos, gets one answer.
+
+    pip install "streambatch-queue[embedded]" "python-telegram-bot>=22"
+    TELEGRAM_TOKEN=… OPENAI_API_KEY=… python telegram_ptb.py
+
+Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAMBATCH_URL another Redis or Valkey.
+"""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from openai import AsyncOpenAI
+from telegram import Message, ReplyParameters
+from telegram.error import BadRequest, Forbidden, RetryAfter
+from telegram.ext import Application, CommandHandler, MessageHandler, filters
+
+import streambatch as sb
+from streambatch.integrations import Typing, split_markdown, utf16_length
+from streambatch.runners import ResponsesRunner
+
+
+class Handled(asyncio.Queue[Any]):
+    """Between polling and the handlers: the next getUpdates, which confirms an update for good, waits for its handler.
+
+    PTB's own queue lets it go out while the handler still waits, and a crash then loses the message.
+    """
+
+    async def put(self, item: object) -> None:
+        await super().put(item)
+        await self.join()
+
+
+os.environ.setdefault("PTB_TIMEDELTA", "true")  # times as timedelta, which will be the only way
+api = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
+builder = Application.builder().token(os.environ["TELEGRAM_TOKEN"]).update_queue(Handled())
+app: Any = builder.base_url(f"{api}/bot").base_file_url(f"{api}/file/bot").build()
+sent: dict[str, int] = {}  # how much of a long answer is out, so that a flood wait in its middle repeats nothing
+
+
+class Seeing(ResponsesRunner):
+    """Gives the provider the photos that a batch names by Telegram's ids."""
+
+    async def run(self, batch: sb.Batch, run: sb.Run) -> sb.Answer | None:
+        seen = [replace(m, content=tuple([await self.seen(part) for part in m.content])) for m in batch.messages]
+        return await super().run(replace(batch, messages=tuple(seen)), run)
+
+    async def seen(self, part: Any) -> sb.Part:
+        if part.file_id is None:
+            return part
+        data = await (await app.bot.get_file(part.file_id)).download_as_bytearray()
+        file = await openai.files.create(file=("photo.jpg", bytes(data)), purpose="vision")
+        return sb.Part("image", file_id=file.id)
+
+
+async def echo(batch: sb.Batch) -> str:
+    return f"You said:\n{batch.text}"
+
+
+async def show_typing(thread: str) -> None:  # Telegram shows it for five seconds
+    chat, _, topic = thread.partition(":")
+    await app.bot.send_chat_action(chat, "typing", message_thread_id=int(topic) if topic else None)
+
+
+openai: Any = AsyncOpenAI() if "OPENAI_API_KEY" in os.environ else None
+typing = Typing(show_typing, every=4.5)
+queue = sb.BatchQueue(
+    os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
+    runner=Seeing(model="gpt-5.6", instructions="Be brief.", client=openai) if openai else echo,
+    namespace="telegram_ptb",
+    listeners=[typing],
+    dedup_window=86_400,  # for a day Telegram may send an update again
+)
+
+
+@queue.deliver
+async def send(reply: sb.Reply) -> None:
+    to, pieces = reply.metadata, split_markdown(reply.text, 4096, length=utf16_length)
+    answered = ReplyParameters(to["message"], allow_sending_without_reply=True)
+    try:
+        for n in range(sent.get(reply.id, 0), len(pieces)):
+            place = {"message_thread_id": to["topic"], "reply_parameters": None if n else answered}
+            await app.bot.send_message(to["chat"], pieces[n], **place)
+            sent[reply.id] = n + 1
+    except RetryAfter as flood:  # this chat waits, no other does, and no attempt is used up
+        raise sb.Retry(after=flood.retry_after, count=False) from None
+    except (Forbidden, BadRequest) as error:  # they blocked the bot, or the chat is gone
+        raise sb.DeadLetter(type(error).__name__) from None
+    sent.pop(reply.id, None)
+
+
+def thread_of(m: Message) -> str:
+    return f"{m.chat.id}:{m.message_thread_id}" if m.is_topic_message else str(m.chat.id)
+
+
+async def on_stop(update: Any, _: object) -> None:
+    thread = thread_of(update.message)
+    found = await queue.cancel(thread)  # the Run ends, at its provider too, and what waits behind it is dropped
+    typing.stop(thread)
+    await update.message.reply_text("Stopped." if found.run or found.dropped else "There is nothing to stop.")
+
+
+async def on_message(update: Any, _: object) -> None:
+    m, topic = update.message, update.message.message_thread_id if update.message.is_topic_message else None
+    to = {"chat": m.chat.id, "topic": topic, "message": m.message_id, "media_group_id": m.media_group_id}
+    parts = [sb.Part("text", text=text) for text in (m.text, m.caption) if text]
+    parts += [sb.Part("image", file_id=size.file_id) for size in m.photo[-1:]]  # of each photo its largest size
+    info: Any = {"message_id": m.message_id, "author": m.from_user and m.from_user.first_name, "sent_at": m.date}
+    while True:  # PTB drops an update whose handler fails, so while the server is away it waits here
+        with suppress(sb.ServerAway, sb.OutcomeUnknown):
+            # The message_id makes it idempotent: an update that comes again is stored once.
+            await queue.submit(thread_of(m), parts, metadata=to, **info)
+            return
+        await asyncio.sleep(1)
+
+
+async def main() -> None:
+    app.add_handler(CommandHandler("stop", on_stop))
+    app.add_handler(MessageHandler((filters.TEXT | filters.PHOTO) & filters.UpdateType.MESSAGE, on_message))
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with app, queue:  # the queue is closed before the bot, so that running answers are still delivered
+        await app.start()
+        await app.updater.start_polling()
+        await stopped.wait()
+        await app.updater.stop()
+        await app.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
