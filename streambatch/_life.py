@@ -31,7 +31,7 @@ from ._hints import Hints
 from ._intake import Intake
 from ._keeper import Keeper
 from ._keys import Keys
-from ._ports import Codec, Deliver, Limits, Runner
+from ._ports import Codec, Deliver, Limits, Listener, Runner
 from ._relay import Relay
 from ._scope import Scope
 from ._settings import Settings
@@ -54,6 +54,7 @@ class Plan:
     deliver: Deliver | None
     codec: Codec
     limits: Limits | None
+    listeners: tuple[Listener, ...] = ()
 
 
 class Life:
@@ -83,7 +84,7 @@ class Life:
             self.worker = Worker(self.store, turn, slots, emit)
             if self.scope is not None:
                 self.scope.wake = self.worker.wake
-        self._runner = runner
+        self._runner, self._listeners = runner, plan.listeners
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
@@ -182,14 +183,19 @@ class Life:
         await self.store.aclose()
         if self.ours:
             await attempt_closed(self.client)
-        closer = getattr(self._runner, "aclose", None)
+        await self._closed("runner", self._runner)
+        for listener in self._listeners:
+            await self._closed("listener", listener)
+        if self._embedded is not None:
+            await self._embedded.aclose()
+
+    async def _closed(self, what: str, owner: object) -> None:
+        closer: Any = getattr(owner, "aclose", None)
         if closer is not None:
             try:
                 await closer()
             except Exception as error:  # noqa: BLE001 - it must not hide why the block ended, nor keep the server up
-                self.emit(Warned("runner", f"the runner's aclose() failed: {place_of(error)}"))
-        if self._embedded is not None:
-            await self._embedded.aclose()
+                self.emit(Warned(what, f"the {what}'s aclose() failed: {place_of(error)}"))
 
     def _heard(self, partition: int, word: str, argument: str) -> None:
         if word == "reply":

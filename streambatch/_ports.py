@@ -1,6 +1,7 @@
 """The four sockets of the queue: Runner, Deliver, Codec, Listener; and Run, the effects a runner gets.
 
-Protocols, no base classes: whatever has the shape fits.
+Protocols, no base classes: whatever has the shape fits. A listener is called with every event; one that also has an
+``async def aclose(self)`` is closed when the queue is left.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class BatchQueue:
         deliver: ``async def deliver(reply)``; also set with the decorator ``@queue.deliver``.
         namespace: separates queues in one server: 1 to 64 of ``A-Z a-z 0-9 _ -``.
         settings: a Settings object; single fields can be given by name instead.
-        listeners: called with every event, besides the log.
+        listeners: called with every event, besides the log. One with an ``async def aclose(self)`` is closed when the
+            queue is left.
         log: log events with structlog (it is never configured here; debug lines only if you configured it). Defaults
             to True.
         codec: changes stored bytes, for example encrypts them.
@@ -87,7 +88,8 @@ class BatchQueue:
         self._runner = None if runner is None else runner_of(runner)
         self._limits = None if self._runner is None else limits_of(self._runner)
         self._deliver = None if deliver is None else deliver_of(deliver)
-        self._emit = emitter((*_log(log), *listeners))
+        self._listeners = tuple(listeners)
+        self._emit = emitter((*_log(log), *self._listeners))
         self._codec = codec or Plain()
         self._open: Life | None = None
         self._entered = False
@@ -98,7 +100,8 @@ class BatchQueue:
         if self._entered:
             raise UsageError("this queue was entered before; a queue is opened once (make another one)")
         plan = Plan(
-            self._target, self._keys, self.settings, self._runner, self._deliver, self._codec, self._limits
+            self._target, self._keys, self.settings, self._runner, self._deliver, self._codec, self._limits,
+            self._listeners,
         )  # fmt: skip
         self._entered = True
         try:
