@@ -84,9 +84,9 @@ class Host:
             raise AssertionError(f"{error}\n{said}") from None
 
     async def dead(self) -> tuple[DeadLetterInfo, ...]:
-        """The dead letters, read from beside the bot, in the namespace of either example."""
+        """The dead letters, read from beside the bot, in the namespace of any example."""
         found: list[DeadLetterInfo] = []
-        for namespace in ("telegram", "discord"):
+        for namespace in ("telegram", "discord", "slack"):
             async with BatchQueue(f"embedded:{self.data}", namespace=namespace, log=False) as queue:
                 found += await queue.dead_letters()
         return tuple(found)
