@@ -17,7 +17,9 @@ SLACK_FAKE = "python -m tests.fakes.slack_api 8083"
 _LOOPBACK = "SLACK_API=http://127.0.0.1:8083/api/ SLACK_TOKEN=xoxb-loopback SLACK_APP_TOKEN=xapp-loopback"
 SLACK = f"{_LOOPBACK} python examples/slack_bot.py"
 SLACK_ALONE = "SLACK_TOKEN=xoxb-… SLACK_APP_TOKEN=xapp-… .venv/bin/python slack_bot.py"
-LINES = [SLACK_FAKE, SLACK, SLACK_ALONE]
+WEB = "python examples/fastapi_sse.py"
+WEB_ALONE = ".venv/bin/python fastapi_sse.py"
+LINES = [SLACK_FAKE, SLACK, SLACK_ALONE, WEB, WEB_ALONE]
 
 
 def installs(line: str) -> bool:
