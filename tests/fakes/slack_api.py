@@ -13,8 +13,8 @@ The real Slack Bolt talks to it over real HTTP and a real WebSocket. What matter
   text, too much text, a channel that the bot is not in.
 * A rate limit is per channel: 429 with ``Retry-After``, until the test lifts it. A method in ``down`` fails.
 
-Everything posted is in ``sent``, everything refused in ``refused``, each with the time; acknowledged events are in
-``acked``. ``hold`` stops a post before it is stored or before it is confirmed, so that a test can kill the bot there.
+Everything posted is in ``sent``, everything refused in ``refused``, each with the time; an event counts its
+acknowledgements. ``holds`` stop a post before it is stored or before it is confirmed, so that a test can kill the bot.
 
 By hand: ``python -m tests.fakes.slack_api [port]`` prints what to set; then type lines: ``text`` or ``channel: text``.
 A channel whose name begins with D is a direct message; in the others the bot is mentioned.
@@ -72,9 +72,8 @@ class Hold:
 
 @dataclass
 class Happening:
-    """An event or a command on its way to the bot; ``ts`` is the message's, ``tries`` how often it was sent."""
+    """An event on its way to the bot; ``ts`` is the message's, ``tries`` how often it was sent."""
 
-    kind: str
     payload: dict[str, Json]
     ts: str = ""
     tries: int = 0
@@ -90,7 +89,6 @@ class SlackApi:
         self.patience = patience
         self.sent: list[Call] = []
         self.refused: list[tuple[Call, str]] = []
-        self.acked: list[Happening] = []
         self.status: dict[tuple[str, str], list[str]] = {}
         self.calls: Counter[str] = Counter()
         self.connected = asyncio.Event()
@@ -125,13 +123,10 @@ class SlackApi:
         payload: Json = {"type": "event_callback", "event_id": f"Ev{next(self._numbers)}"}
         payload |= {"event_time": int(time.time()), "token": "-", "team_id": TEAM, "api_app_id": "A0LOOP"}
         payload |= {"event": event, "authorizations": [{"team_id": TEAM, "user_id": BOT, "is_bot": True}]}
-        return self._new(Happening("events_api", payload, event.get("ts", "")))
-
-    def command(self, channel: str, name: str) -> Happening:
-        """Somebody uses a slash command; Slack has none in threads."""
-        payload = {"command": name, "text": "", "channel_id": channel, "user_id": "U0ANN", "team_id": TEAM}
-        payload |= {"token": "-", "api_app_id": "A0LOOP", "response_url": f"{self.url}/nobody", "trigger_id": "1"}
-        return self._new(Happening("slash_commands", payload))
+        happening = Happening(payload, event.get("ts", ""))
+        self._happened.append(happening)
+        self._send(happening)
+        return happening
 
     def repeat(self, happening: Happening) -> None:
         """It comes once more, although it was acknowledged: the acknowledgement got lost."""
@@ -154,21 +149,15 @@ class SlackApi:
     def _ts(self) -> str:
         return f"{int(time.time())}.{next(self._numbers):06}"
 
-    def _new(self, happening: Happening) -> Happening:
-        self._happened.append(happening)
-        self._send(happening)
-        return happening
-
     def _send(self, happening: Happening) -> None:
         if self._socket is None or self._socket.closed or happening.tries >= TRIES:
             return
         envelope = f"envelope-{next(self._numbers)}"
         self._envelopes[envelope] = happening
-        data: Json = {"envelope_id": envelope, "type": happening.kind, "payload": happening.payload}
-        data["accepts_response_payload"] = happening.kind == "slash_commands"
-        if happening.kind == "events_api":
-            data |= {"retry_attempt": happening.tries, "retry_reason": "timeout" if happening.tries else ""}
-            happening.again = asyncio.get_running_loop().call_later(self.patience, self._overdue, happening)
+        data: Json = {"envelope_id": envelope, "type": "events_api", "payload": happening.payload}
+        data |= {"accepts_response_payload": False, "retry_attempt": happening.tries}
+        data["retry_reason"] = "timeout" if happening.tries else ""
+        happening.again = asyncio.get_running_loop().call_later(self.patience, self._overdue, happening)
         happening.tries += 1
         task = asyncio.create_task(self._deliver(self._socket, data))
         self._tasks.add(task)
@@ -189,6 +178,16 @@ class SlackApi:
         self._tickets.remove(request.query["ticket"])
         socket = self._socket = web.WebSocketResponse()
         await socket.prepare(request)
+        try:
+            await self._listen(socket)
+        finally:  # the server cancels this when the bot is gone
+            if self._socket is socket:
+                self._socket = None
+                self.connected.clear()
+            self.news.set()
+        return socket
+
+    async def _listen(self, socket: web.WebSocketResponse) -> None:
         await socket.send_json({"type": "hello", "num_connections": 1, "connection_info": {"app_id": "A0LOOP"}})
         self.connected.set()
         for happening in [one for one in self._happened if not one.acked]:
@@ -198,13 +197,7 @@ class SlackApi:
             if message.type == WSMsgType.TEXT:
                 happening = self._envelopes.pop(json.loads(message.data)["envelope_id"])
                 happening.acked += 1
-                self.acked.append(happening)
                 self.news.set()
-        if self._socket is socket:
-            self._socket = None
-            self.connected.clear()
-            self.news.set()
-        return socket
 
     # ── the methods ──
 
