@@ -33,8 +33,8 @@ class Host:
         self.steps: dict[str, Step] = {}
         model.rule = self._rule
         self._command = command
-        self.variables = env | {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": model.url}
-        self.variables["STREAMBATCH_URL"] = f"embedded:{data}"
+        self._env = env | {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": model.url}
+        self._env["STREAMBATCH_URL"] = f"embedded:{data}"
         self._child: Child | None = None
 
     def _rule(self, request: Any) -> Step | None:
@@ -49,7 +49,7 @@ class Host:
     async def up(self) -> Child:
         """The running bot, started if there is none."""
         if self._child is None:
-            self._child = await Child.start(*self._command, env=self.variables)
+            self._child = await Child.start(*self._command, env=self._env)
         return self._child
 
     async def kill(self) -> None:
@@ -84,9 +84,9 @@ class Host:
             raise AssertionError(f"{error}\n{said}") from None
 
     async def dead(self) -> tuple[DeadLetterInfo, ...]:
-        """The dead letters, read from beside the bot, in the namespace of any example."""
+        """The dead letters, read from beside the bot, in the namespace of either example."""
         found: list[DeadLetterInfo] = []
-        for namespace in ("telegram", "discord", "slack", "web"):
+        for namespace in ("telegram", "discord"):
             async with BatchQueue(f"embedded:{self.data}", namespace=namespace, log=False) as queue:
                 found += await queue.dead_letters()
         return tuple(found)

@@ -101,19 +101,22 @@ def text_of(events: list[Seen]) -> str:
 
 
 @pytest.fixture(scope="module")
-async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
+def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+async def host(port: int, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
     data: Path = tmp_path_factory.mktemp("fastapi")
     async with hosting(["examples/fastapi_sse.py"], {"PORT": str(port)}, data) as made:
         yield made
 
 
 @pytest.fixture
-async def web(host: Host) -> AsyncIterator[Web]:
+async def web(host: Host, port: int) -> AsyncIterator[Web]:
     """The application, ready."""
     child = await host.up()
-    port = host.variables["PORT"]
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
         made = Web(session, host)
         await host.until(made.answers, "the application")
@@ -210,13 +213,13 @@ async def test_stop_during_a_streamed_answer_ends_it_within_a_second_and_drops_t
     assert host.asked("behind it") == 0
 
 
-async def test_what_is_refused_says_so_in_its_status(web: Web) -> None:
+async def test_what_is_refused_says_so_in_its_status(web: Web, port: int) -> None:
     """Too large, not a message, unknown, and no id of an event; each before anything is streamed."""
     chat = thread()
     status, told = await web.call("/messages", thread=chat, message="large", text="x" * 70_000)
     assert (status, told["error"]) == (413, "TooLarge")
     assert (await web.call("/messages", thread=chat, message="no text"))[0] == 422
-    async with ClientSession(f"http://127.0.0.1:{web.host.variables['PORT']}") as session:
+    async with ClientSession(f"http://127.0.0.1:{port}") as session:
         async with session.get(f"/events/{chat}?message=large") as answer:
             assert answer.status == 404
         message = await web.say(chat, "hello")
@@ -264,10 +267,10 @@ async def test_each_error_has_its_status(error: errors.StreambatchError, status:
     assert json.loads(answer.body)["error"] == type(error).__name__
 
 
-async def test_the_page_speaks_to_what_the_application_has(web: Web) -> None:
+async def test_the_page_speaks_to_what_the_application_has(web: Web, port: int) -> None:
     """It is served as it is, calls paths that there are with the fields they take, and listens to what is sent."""
     page = (ROOT / "examples/fastapi_sse.html").read_text(encoding="utf-8")
-    async with ClientSession(f"http://127.0.0.1:{web.host.variables['PORT']}") as session:
+    async with ClientSession(f"http://127.0.0.1:{port}") as session:
         async with session.get("/") as answer:
             assert (await answer.text(), answer.content_type) == (page, "text/html")
         async with session.get("/openapi.json") as answer:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from streambatch import BatchQueue
 from tests.bots.held import holding
 from tests.bots.host import Host, hosting
 from tests.fakes.responses_server import Step
@@ -138,8 +139,9 @@ async def test_a_channel_that_is_gone_becomes_a_dead_letter_and_blocks_nothing(b
     await bot.until(lambda: refused(api, place), "a refused message")
     api.gone.remove(place)
     await nothing_more(bot, api, place, 1)
-    dead = [(letter.kind, letter.reason) for letter in await bot.dead() if letter.thread == place]
-    assert dead == [("reply", "channel_not_found")]
+    async with BatchQueue(f"embedded:{bot.data}", namespace="slack", log=False) as queue:
+        dead = [letter for letter in await queue.dead_letters() if letter.thread == place]
+    assert [(letter.kind, letter.reason) for letter in dead] == [("reply", "channel_not_found")]
     assert len(refused(api, place)) == 1
 
 
