@@ -92,7 +92,8 @@ class Book:
         source = str(example.parsed)
         if origin := _origin(example.document, example.start):
             text = (ROOT / origin).read_text(encoding="utf-8")
-            return None if source.strip() in text else f"this is not in {origin}"
+            block = example.document.text[example.start : example.end].split("\n", 1)[1].rsplit("```", 1)[0]
+            return None if block in text else f"this is not in {origin}"  # with the indentation that it has there
         if "asyncio.run(" in source:
             self._printed = self._program(source)
             return None

@@ -1,0 +1,101 @@
+"""A Slack bot with Bolt in Socket Mode: a burst of messages gets one answer, and a crash at any moment loses nothing.
+
+    pip install "streambatch-queue[embedded]" slack-bolt aiohttp
+    SLACK_TOKEN=xoxb-… SLACK_APP_TOKEN=xapp-… OPENAI_API_KEY=… python slack_bot.py
+
+docs/slack.md says where the tokens come from. It answers direct messages and mentions; "stop" stops an answer. Without
+OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAMBATCH_URL another Redis or Valkey.
+"""
+
+import asyncio
+import html
+import os
+import re
+import signal
+
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.authorization import AuthorizeResult
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+import streambatch as sb
+from streambatch.integrations import Typing, split_markdown
+from streambatch.runners import ResponsesRunner
+
+API, TOKEN = os.environ.get("SLACK_API", "https://slack.com/api/"), os.environ["SLACK_TOKEN"]
+CALL = re.compile(r"<!(?=channel|here|everyone|subteam)")  # rings everybody's bell, whatever made the model write it
+slack, me = AsyncWebClient(TOKEN, API), {}
+
+
+async def authorize(**_: object) -> AuthorizeResult:  # left alone, Bolt asks at the first event, and may lose it
+    return AuthorizeResult(enterprise_id=None, team_id=me["team_id"], bot_user_id=me["user_id"], bot_token=TOKEN)
+
+
+# Without process_before_response Bolt acknowledges before the handler runs, and a crash then loses the message.
+app = AsyncApp(client=AsyncWebClient(base_url=API), authorize=authorize, process_before_response=True)
+
+
+async def show_status(thread: str, status: str = "is thinking…") -> None:
+    channel, _, ts = thread.partition(":")
+    if ts:  # outside threads Slack shows none
+        await slack.assistant_threads_setStatus(channel_id=channel, thread_ts=ts, status=status)
+
+
+async def echo(batch: sb.Batch) -> str:
+    return f"You said:\n{batch.text}"
+
+
+queue = sb.BatchQueue(
+    os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
+    runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    namespace="slack",
+    listeners=[Typing(show_status, every=60)],  # Slack forgets it after two minutes
+    submit_timeout=3_600,  # while the server is away events wait here, as Slack sends them three times more at most
+)
+
+
+@queue.deliver
+async def send(reply: sb.Reply) -> None:
+    try:
+        for piece in split_markdown(CALL.sub("&lt;!", reply.text), 12_000):
+            await slack.chat_postMessage(markdown_text=piece, **reply.metadata)
+    except SlackApiError as error:
+        if error.response.status_code == 429:  # this channel waits, no other does, and no attempt is used up
+            raise sb.Retry(after=int(error.response.headers["Retry-After"]), count=False) from None
+        if error.response["error"] in ("channel_not_found", "not_in_channel", "is_archived"):  # nobody can read it
+            raise sb.DeadLetter(error.response["error"]) from None
+        raise
+
+
+@app.event("app_mention")
+@app.event("message")
+async def on_message(event: dict[str, str]) -> None:
+    channel, direct, said = event["channel"], event.get("channel_type") == "im", event.get("text", "")
+    text = html.unescape(said.replace(f"<@{me['user_id']}>", "")).strip()
+    if text and (direct or event["type"] == "app_mention"):  # edits and deletions are messages without a text
+        ts = event.get("thread_ts") or (None if direct else event["ts"])
+        thread = f"{channel}:{ts}" if ts else channel
+        if text.lower() in ("stop", "/stop"):  # ends the Run, and drops what waits behind it
+            await queue.cancel(thread)
+            await show_status(thread, "")
+        else:  # the message's ts makes it idempotent: an event that comes again is stored once
+            to = {"channel": channel, "thread_ts": ts}
+            await queue.submit(thread, text, message_id=event["ts"], author=event["user"], metadata=to)
+
+
+async def main() -> None:
+    who = await slack.auth_test()
+    me.update(team_id=who["team_id"], user_id=who["user_id"])
+    ended = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, ended.set)
+    async with queue:
+        socket = AsyncSocketModeHandler(app, os.environ["SLACK_APP_TOKEN"])
+        await socket.connect_async()
+        await ended.wait()
+        await socket.close_async()  # no further events; then the queue finishes what is running, and still delivers it
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
