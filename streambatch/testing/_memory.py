@@ -11,8 +11,9 @@ the call that sends it, and the answers lie ready; so a test that moves no clock
 5.1, as in a real server, one after the other.
 
 What fakeredis lacks or does differently, and what is done about it here and nowhere else: it does not know the first
-line of our scripts (``#!lua flags=…``), which becomes a comment, under the name that the whole text has; it has no
-INFO; it compiles a script at every call, and collects Lua's garbage after it, which is most of the time of a test.
+line of our scripts (``#!lua flags=…``), which becomes a comment, under the hash that the whole text has; it has neither
+INFO nor WAIT, and hardly a CONFIG GET; it compiles a script at every call and collects Lua's garbage after it, which
+would be a third of the time of a test. docs/testing.md has what stays different.
 
 A process that dies is a pool that is `cut`: what it has sent has happened, what it sends from then on happens nowhere,
 and no answer arrives any more.
@@ -45,6 +46,7 @@ INFO = (
     b"aof_enabled:0\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n# Replication\r\nrole:master\r\n"
 )
 
+ANSWERS: dict[bytes, Any] = {b"INFO": INFO, b"WAIT": 0, b"CONFIG": []}  # no replica, and nothing is configured
 
 _Base: Any = FakeSocket  # untyped: it lacks annotations in places
 
@@ -66,8 +68,8 @@ class _Socket(_Base):
 
     def _process_command(self, fields: list[bytes]) -> None:
         name = fields[0].upper()
-        if name in (b"INFO", b"WAIT"):
-            self.put_response(INFO if name == b"INFO" else 0)
+        if name in ANSWERS:
+            self.put_response(ANSWERS[name])
             return
         if name == b"EVAL" and fields[1].startswith(b"#!"):
             text = fields[1]
