@@ -23,6 +23,14 @@ def assert_batches(
         runner: who saw them.
         expected: the texts of each batch.
         thread: look only at the batches of this thread.
+
+    Raises:
+        AssertionError: they differ; shows both, and every Run.
+
+    Example:
+        >>> assert_batches(ScriptedRunner(), [["hi", "there"]])
+        Traceback (most recent call last):
+        AssertionError: expected batches [['hi', 'there']], and there were []; the Runs: none
     """
     found = [list(batch) for batch in runner.texts(thread)]
     wanted = [list(batch) for batch in expected]
@@ -38,6 +46,12 @@ def assert_replies(deliver: ScriptedDeliver, expected: Iterable[str], *, thread:
         deliver: who accepted them.
         expected: the texts.
         thread: look only at the replies of this thread.
+
+    Raises:
+        AssertionError: they differ; shows both, and every call.
+
+    Example:
+        >>> assert_replies(ScriptedDeliver(), [])
     """
     found, wanted = deliver.texts(thread), list(expected)
     if found != wanted:
@@ -54,6 +68,20 @@ async def assert_dead_letters(queue: BatchQueue, *expected: str) -> tuple[DeadLe
 
     Returns:
         The dead letters, for a closer look.
+
+    Raises:
+        AssertionError: there are others; shows their reasons.
+
+    Example:
+        >>> async def test() -> None:
+        ...     async with bench.queue(runner=ScriptedRunner(DeadLetter("content policy"))) as queue:
+        ...         await queue.submit("anna", "hi")
+        ...         await settled(queue)
+        ...         (letter,) = await assert_dead_letters(queue, "policy")
+        ...         print(letter.thread, letter.reason)
+        >>> with Bench() as bench:
+        ...     asyncio.run(test())
+        anna content policy
     """
     letters = await queue.dead_letters(count=1000)
     fits = len(letters) == len(expected) and all(
@@ -72,6 +100,16 @@ async def assert_nothing_pending(queue: BatchQueue) -> None:
 
     Args:
         queue: an open queue of the namespace.
+
+    Raises:
+        AssertionError: something is; shows counts, and what the first threads wait for.
+
+    Example:
+        >>> async def test() -> None:
+        ...     async with bench.queue() as queue:
+        ...         await assert_nothing_pending(queue)
+        >>> with Bench() as bench:
+        ...     asyncio.run(test())
     """
     stats = await queue.stats()
     if stats.messages or stats.due or stats.undelivered or stats.parked or stats.in_hand:

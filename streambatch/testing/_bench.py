@@ -21,6 +21,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, cast
 from uuid import uuid4
+from weakref import WeakSet
 
 from streambatch._connect import masked
 from streambatch._events import Event
@@ -32,6 +33,7 @@ from streambatch.queue import BatchQueue
 from ._clock import DAWN, HOUR, Clock
 from ._memory import Pool, forget
 
+_dead: WeakSet[BatchQueue] = WeakSet()
 ASK = 0.01
 SHOWN = 5
 
@@ -87,7 +89,7 @@ class Bench:
         """A queue on this server, for ``async with``: one more process. Arguments as of `BatchQueue`; no log."""
 
         def heard(event: Event) -> None:
-            if not _crashed(made):
+            if made not in _dead:
                 self.events.append(event)
 
         made = BatchQueue(self.url, runner=runner, deliver=deliver, log=log, listeners=(*listeners, heard), **more)
@@ -116,6 +118,16 @@ async def settled(queue: BatchQueue, *, within: float = HOUR) -> Stats:
 
     Raises:
         AssertionError: something is still to happen after that time; says what.
+
+    Example:
+        >>> async def test() -> float:
+        ...     async with bench.queue(runner=ScriptedRunner(Lasts(5))) as queue:
+        ...         await queue.submit("anna", "hi")
+        ...         await settled(queue)
+        ...     return bench.clock.elapsed
+        >>> with Bench() as bench:
+        ...     asyncio.run(test())
+        7.0
     """
     clock, passed = Clock.current(), 0.0
     while True:
@@ -155,6 +167,20 @@ async def crash(queue: BatchQueue) -> None:
 
     Raises:
         UsageError: it is not open, or not on such a server.
+
+    Example:
+        >>> async def test() -> None:
+        ...     held, runner = Held(), ScriptedRunner()
+        ...     async with bench.queue(runner=ScriptedRunner(held)) as first:
+        ...         await first.submit("anna", "hi")
+        ...         await held.entered()
+        ...         await crash(first)
+        ...     async with bench.queue(runner=runner):
+        ...         batch = await runner.began()
+        ...     print(batch.attempt, batch.text)
+        >>> with Bench() as bench:
+        ...     asyncio.run(test())
+        2 hi
     """
     opened: Any = cast("Any", queue)._open
     if opened is None:
@@ -164,6 +190,7 @@ async def crash(queue: BatchQueue) -> None:
         where = masked(cast("Any", queue)._target) if isinstance(cast("Any", queue)._target, str) else "a client"
         raise UsageError(f"only a queue on memory:// can crash, and this one is on {where}")
     pool.cut()
+    _dead.add(queue)
     cast("Any", queue)._open = None
     opened.echo.close()
     opened._stopping.set()
@@ -175,8 +202,3 @@ async def crash(queue: BatchQueue) -> None:
         await asyncio.wait(tasks, timeout=60)
     with suppress(asyncio.CancelledError, Exception):
         opened._task.result()
-
-
-def _crashed(queue: BatchQueue) -> bool:
-    opened: Any = getattr(queue, "_open", None)
-    return opened is None and bool(getattr(queue, "_entered", False))

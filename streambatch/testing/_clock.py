@@ -27,13 +27,15 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from streambatch.errors import UsageError
 
 DAWN = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
+_LIBRARIES = {"streambatch", "asyncio", "site-packages"}  # parts of paths whose code is not the test's
 
 
 class Clock:
@@ -192,6 +194,7 @@ class Clock:
 
     def _wait(self, select: Callable[[float | None], list[Any]], timeout: float | None) -> list[Any]:
         """What the loop does when nothing is ready: hear sockets, tell who waits for that, or move the clocks."""
+        __tracebackhide__ = True
         if timeout is not None and timeout <= 0:
             return select(timeout)
         if events := select(None if self._jobs else self.patience):
@@ -205,14 +208,16 @@ class Clock:
         return []
 
     def _jump(self, ms: int) -> None:
+        __tracebackhide__ = True
         self._ms += ms
         self._waited += ms
         self._traveller.shift(timedelta(milliseconds=ms))
         self._steps = _told(self._steps)
         if self._waited > self.limit * 1000:
             self._waited = 0
+            places = "; ".join(_places(self._loop)) or "nowhere in particular"
             raise TimeoutError(
-                f"the test waits for something that did not happen in {self.limit:g} s of its clock"
+                f"the test waits for something that did not happen in {self.limit:g} s of its clock, at {places}"
                 " (a Run that is held? a thread that is paused? see Clock(limit=…))"
             )
 
@@ -225,10 +230,25 @@ class _Selector:
         self._wait = wait
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        __tracebackhide__ = True
         return self._wait(self.inner.select, timeout)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+
+def _places(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """Where the tasks of a loop wait, as far as it is in neither this package nor a library."""
+    found: list[str] = []
+    for task in asyncio.all_tasks(loop):
+        place, inner = "", cast("Any", task.get_coro())
+        while (frame := getattr(inner, "cr_frame", None)) is not None:
+            file = Path(frame.f_code.co_filename)
+            if not any(part in _LIBRARIES for part in file.parts):
+                place = f"{file.name}:{frame.f_lineno}"
+            inner = inner.cr_await
+        found += [place] if place else []
+    return sorted(found)
 
 
 def _later(real: Callable[[], float], offset: float) -> float:

@@ -67,6 +67,9 @@ class Lasts:
     Args:
         seconds: how long.
         step: what it does then.
+
+    Example:
+        >>> slow = ScriptedRunner(Lasts(60, "the answer"), Lasts(601))  # the second runs into run_timeout
     """
 
     def __init__(self, seconds: float, step: Step = echo) -> None:
@@ -84,6 +87,9 @@ class Says:
         pieces: of text.
         every: seconds before each piece.
         then: what it does afterwards instead of returning the text; an error, for a stream that breaks off.
+
+    Example:
+        >>> cut = ScriptedRunner(Says("We ", "op", every=0.5, then=ConnectionError()), Says("We ", "open."))
     """
 
     def __init__(self, *pieces: str, every: float = 0.0, then: Step = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Answered, BatchQueue, Lost, QueueClosed, Retrying, UsageError
+from streambatch import Answered, BatchQueue, Lost, QueueClosed, Retrying, UsageError, Warned
 from streambatch.testing import (
     Bench,
     Clock,
@@ -95,6 +95,15 @@ async def test_the_dead_have_no_effect_and_say_nothing(streambatch_bench: Bench)
         await streambatch_bench.advance(29)
         assert (await witness.stats()).messages == 1
         assert not late.tries
+
+
+async def test_what_a_queue_says_while_it_opens_and_closes_is_heard(streambatch_bench: Bench) -> None:
+    runner = ScriptedRunner(Lasts(5, "a"))
+    async with streambatch_bench.queue(runner=runner) as queue:
+        await queue.submit("t", "hi")
+        await runner.began()
+    assert [event.code for event in streambatch_bench.events if isinstance(event, Warned)] == ["memory"]
+    assert streambatch_bench.seen(Answered)
 
 
 async def test_a_crash_is_survived_within_the_lease_plus_a_second(streambatch_bench: Bench) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -125,15 +126,17 @@ def test_a_test_that_waits_for_nothing_ends_and_says_so() -> None:
     async def never() -> None:
         clock.hold()
         ticking = asyncio.create_task(tick())
-        await asyncio.Event().wait()
+        await asyncio.Event().wait()  # here
         await ticking
 
     async def tick() -> None:
         for _ in range(10_000):
             await asyncio.sleep(1)
 
-    with Clock(limit=60) as clock, pytest.raises(TimeoutError, match="did not happen in 60 s of its clock"):
+    with Clock(limit=60) as clock, pytest.raises(TimeoutError, match="did not happen in 60 s of its clock") as caught:
         asyncio.run(never())
+    source = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert f"test_clock.py:{source.index('        await asyncio.Event().wait()  # here') + 1};" in str(caught.value)
 
 
 async def test_advancing_for_a_day_is_no_such_wait() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import doctest
 import os
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import tomllib
 import unittest
 from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 import streambatch
 from streambatch import testing
@@ -117,6 +121,16 @@ def test_the_plugin_loads_nothing_of_ours_and_no_library() -> None:
 def test_the_plugin_is_registered() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["pytest11"] == {ENTRY: ENTRY}
+
+
+@pytest.mark.parametrize("room", ["_assert", "_bench", "_clock", "_script"])
+def test_the_examples_of_the_docstrings_are_true(room: str) -> None:
+    names = {name: getattr(testing, name) for name in testing.__all__}
+    module = import_module(f"streambatch.testing.{room}")
+    failed, tried = doctest.testmod(
+        module, extraglobs={**names, "asyncio": asyncio, "DeadLetter": streambatch.DeadLetter}
+    )
+    assert (failed, tried > 1) == (0, True)
 
 
 def named(path: str) -> dict[str, str]:
