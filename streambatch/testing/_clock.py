@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,8 @@ class Clock:
     """Time that a test moves by hand, or that jumps over every wait by itself.
 
     Awaiting anything that takes time takes none: ``await asyncio.sleep(30)`` returns at once, thirty seconds later. Use
-    it as a context manager; it takes hold of the event loop when it is first used in one, or when a ``memory://`` queue
-    is opened there. One clock at a time.
+    it as a context manager. It takes hold of the event loop that is running, or else when it is first used in one, or
+    when a ``memory://`` queue is opened there. One clock at a time.
 
     Args:
         start: the moment at which it begins, with a time zone. Defaults to noon of 2030-01-01 UTC, so that every run
@@ -57,10 +58,10 @@ class Clock:
 
     Example:
         >>> async def nap():
-        ...     await asyncio.sleep(3600)
+        ...     with Clock() as clock:
+        ...         await asyncio.sleep(3600)
         ...     return clock.elapsed
-        >>> with Clock() as clock:
-        ...     asyncio.run(nap())
+        >>> asyncio.run(nap())
         3600.0
     """
 
@@ -107,6 +108,12 @@ class Clock:
         self._travel = time_machine.travel(self.now, tick=False)
         self._traveller = self._travel.start()
         Clock._on = self
+        try:
+            with suppress(RuntimeError):  # there is no loop yet
+                self.hold()
+        except UsageError:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

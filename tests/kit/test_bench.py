@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 
-from streambatch import Answered, BatchQueue, Lost, QueueClosed, Retrying, UsageError, Warned
+from streambatch import Answered, Batch, BatchQueue, Lost, QueueClosed, Retrying, Run, UsageError, Warned
 from streambatch.testing import (
     Bench,
     Clock,
@@ -22,6 +23,7 @@ from streambatch.testing import (
     crash,
     settled,
 )
+from streambatch.testing._memory import Place
 from tests.rig import Server
 
 
@@ -80,12 +82,24 @@ async def test_settled_works_on_a_real_server(server: Server, namespace: str) ->
 
 async def test_the_dead_have_no_effect_and_say_nothing(streambatch_bench: Bench) -> None:
     held, late = Held("too late"), ScriptedDeliver()
+
+    async def last_words(batch: Batch, run: Run) -> Any:
+        try:
+            return await held()
+        finally:
+            run.emit("alas")
+
+    runner = ScriptedRunner(last_words)
     async with streambatch_bench.queue() as witness:
-        async with streambatch_bench.queue(runner=ScriptedRunner(held), deliver=late) as first:
+        await streambatch_bench.clock.idle()  # it has opened what it needs
+        connections = len(Place(streambatch_bench.url).server.sockets)
+        async with streambatch_bench.queue(runner=runner, deliver=late) as first:
             await first.submit("t", "hi")
             await held.entered()
             said = list(streambatch_bench.events)
             await crash(first)
+            assert (runner.running, runner.cancelled) == (0, 1)
+            assert len(Place(streambatch_bench.url).server.sockets) == connections
             held.release()
             with pytest.raises(QueueClosed):
                 await first.submit("t", "more")
@@ -197,9 +211,21 @@ def test_two_runs_of_a_test_are_the_same() -> None:
         with Bench() as bench:
             return asyncio.run(life(bench))
 
-    first, second = played(), played()
+    first = played()
+    random.random()  # somebody else throws the dice meanwhile
+    second = played()
     assert first == second
     assert sum("Retrying" in event for event in first) == 2
+
+
+def test_opening_a_queue_in_a_loop_is_enough_for_the_clock() -> None:
+    async def life() -> float:
+        async with BatchQueue(bench.url, runner=ScriptedRunner("a"), debounce=50, max_wait=50, log=False) as queue:
+            await (await queue.submit("t", "hi")).reply()
+        return bench.clock.elapsed
+
+    with Bench() as bench:
+        assert asyncio.run(life()) == 50
 
 
 async def test_max_wait_ends_a_window_that_is_kept_open(streambatch_bench: Bench) -> None:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from streambatch import BatchQueue, DurabilityUnknown, Replicas, UsageError, Warned
+from streambatch._scripts import SUBMIT
 from streambatch.testing import ScriptedDeliver, ScriptedRunner, _memory
 from tests.rig import process
 
@@ -87,7 +88,9 @@ async def test_durability_is_not_pretended(url: str) -> None:
 async def test_a_server_that_forgets_its_scripts_gets_them_again(url: str) -> None:
     async with opened(url) as queue:
         await queue.submit("t", "hi")
-        _memory.Place(url).server.script_cache.clear()
+        cache = _memory.Place(url).server.script_cache
+        assert SUBMIT.sha.encode() in cache
+        cache.clear()
         await queue.submit("t", "hi")
         assert (await queue.stats()).received == 2
 
@@ -104,6 +107,14 @@ async def test_a_burst_of_callers_is_one_call(url: str) -> None:
 def test_a_url_that_says_more_than_a_name_is_refused(bad: str) -> None:
     with pytest.raises(UsageError, match="at most a name"):
         BatchQueue(bad)
+
+
+@pytest.mark.parametrize("verb", ["doctor", "torture"])
+def test_tools_that_look_from_outside_say_that_they_cannot(verb: str) -> None:
+    command = [sys.executable, "-m", "streambatch", verb, "--url", "memory://bot"]
+    done = subprocess.run(command, cwd=process.ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "nobody else can look at it" in done.stdout + done.stderr
 
 
 def test_without_the_extra_it_says_which_one() -> None:

@@ -97,6 +97,7 @@ async def test_threads_are_told_apart(streambatch_bench: Bench) -> None:
         for thread in (1, "2"):
             await queue.submit(thread, f"of {thread}")
         await settled(queue)
+    assert sorted(runner.texts()) == [["of 1"], ["of 2"]]
     assert_batches(runner, [["of 1"]], thread=1)
     assert_replies(deliver, ["of 2"], thread=2)
     assert sorted(deliver.texts()) == ["of 1", "of 2"]
