@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 from uuid import uuid4
 from weakref import WeakSet
 
 from streambatch._connect import masked
 from streambatch._events import Event
 from streambatch._explain import Stats
-from streambatch._ports import Deliver
+from streambatch._ports import Answering, Codec, Deliver
+from streambatch._settings import Options, Settings
 from streambatch.errors import UsageError
 from streambatch.queue import BatchQueue
 
@@ -83,8 +84,9 @@ class Bench:
         forget(self._name)
 
     def queue(
-        self, *, runner: object | None = None, deliver: Deliver | None = None, log: bool = False,
-        listeners: Iterable[Callable[[Event], object]] = (), **more: Any,
+        self, *, runner: Answering | None = None, deliver: Deliver | None = None, namespace: str = "default",
+        settings: Settings | None = None, listeners: Iterable[Callable[[Event], object]] = (), log: bool = False,
+        codec: Codec | None = None, **overrides: Unpack[Options],
     ) -> BatchQueue:  # fmt: skip
         """A queue on this server, for ``async with``: one more process. Arguments as of `BatchQueue`; no log."""
 
@@ -92,7 +94,10 @@ class Bench:
             if made not in _dead:
                 self.events.append(event)
 
-        made = BatchQueue(self.url, runner=runner, deliver=deliver, log=log, listeners=(*listeners, heard), **more)
+        made = BatchQueue(
+            self.url, runner=runner, deliver=deliver, namespace=namespace, settings=settings,
+            listeners=(*listeners, heard), log=log, codec=codec, **overrides,
+        )  # fmt: skip
         return made
 
     async def advance(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import streambatch as sb
 
 
-def make_queue(url: str, model: object, send: Callable[[sb.Reply], Awaitable[Any]]) -> sb.BatchQueue:
+def make_queue(url: str, model: sb.Runner, send: Callable[[sb.Reply], Awaitable[Any]]) -> sb.BatchQueue:
     """The queue of the bot: a burst becomes one Run, a failed Run is tried five times."""
     return sb.BatchQueue(url, runner=model, deliver=send, namespace="bot", debounce=2, backoff=1, lease=30, log=False)
 
