@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._events import (
-    Answered,
-    Cancelled,
-    Dead,
-    Delivered,
-    DeliveryFailed,
-    Event,
-    Lost,
-    Parked,
-    Preview,
-    Queued,
-    Repaired,
-    Restarted,
-    Retrying,
-    Started,
-    StoreAway,
-    StoreBack,
-    Streamed,
-    Unparked,
-    Warned,
-)
-from ._messages import Answer, Batch, Cancellation, Message, Part, Reply
-from ._ports import Codec, Limits, Listener, Quota, Run, Runner
-from ._settings import Replicas, Settings
-from .errors import (
-    DeadLetter,
-    DeadLettered,
-    DurabilityUnknown,
-    LeaseLost,
-    NotAccepted,
-    OutcomeUnknown,
-    Park,
-    QueueClosed,
-    QueueFull,
-    ReplyExpired,
-    Retracted,
-    Retry,
-    RunCancelled,
-    ServerAway,
-    StoreError,
-    StreambatchError,
-    ThreadBusy,
-    TooLarge,
-    UsageError,
-)
-
 if TYPE_CHECKING:
+    from ._events import (
+        Answered,
+        Cancelled,
+        Dead,
+        Delivered,
+        DeliveryFailed,
+        Event,
+        Lost,
+        Parked,
+        Preview,
+        Queued,
+        Repaired,
+        Restarted,
+        Retrying,
+        Started,
+        StoreAway,
+        StoreBack,
+        Streamed,
+        Unparked,
+        Warned,
+    )
+    from ._messages import Answer, Batch, Cancellation, Message, Part, Reply
+    from ._ports import Codec, Limits, Listener, Quota, Run, Runner
+    from ._settings import Replicas, Settings
+    from .errors import (
+        DeadLetter,
+        DeadLettered,
+        DurabilityUnknown,
+        LeaseLost,
+        NotAccepted,
+        OutcomeUnknown,
+        Park,
+        QueueClosed,
+        QueueFull,
+        ReplyExpired,
+        Retracted,
+        Retry,
+        RunCancelled,
+        ServerAway,
+        StoreError,
+        StreambatchError,
+        ThreadBusy,
+        TooLarge,
+        UsageError,
+    )
     from .queue import BatchQueue, Receipt
 
     __version__: str
@@ -114,13 +114,23 @@ __all__ = [
 ]
 
 
+#: Where the public names live, the cheap rooms first: `import streambatch` alone loads none of them.
+_ROOMS = ("errors", "_messages", "_settings", "_events", "_ports", "queue")
+
+
 def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("streambatch-queue")
-    if name in ("BatchQueue", "Receipt"):
-        from . import queue
-
-        return getattr(queue, name)
+    if name in __all__:
+        for room in _ROOMS:
+            found = getattr(import_module(f"{__name__}.{room}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *globals()]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from os import getpid
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
@@ -36,8 +36,17 @@ from .errors import Refused, StoreError, UsageError
 
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 _SEVERAL = ("sentinel", "cluster")
-_LATER = ("memory",)
-KNOWN = "redis://, rediss://, valkey://, unix://, sentinel://, cluster:// or embedded:"
+_OURS = ("embedded", "memory")
+KNOWN = "redis://, rediss://, valkey://, unix://, sentinel://, cluster://, embedded: or memory://"
+
+
+@runtime_checkable
+class Pooled(Protocol):
+    """A server inside this process: what ``memory://`` names (`testing._memory`)."""
+
+    def pool(self) -> Any:
+        """The connections of one queue, as much of a pool of redis-py as is used."""
+
 
 START = 5.0  # seconds for one exchange at the start, however short a lease is: nothing is held yet
 
@@ -51,14 +60,12 @@ def masked(url: str) -> str:
 
 
 def scheme_of(url: object) -> str:
-    """The scheme of a URL, checked: redis, rediss, valkey, valkeys, unix, sentinel, cluster or embedded."""
+    """The scheme of a URL, checked: redis, rediss, valkey, valkeys, unix, sentinel, cluster, embedded or memory."""
     if not isinstance(url, str):
         raise UsageError(f"the queue needs a URL or a redis.asyncio client, not {type(url).__name__}")
     scheme, colon, _ = url.partition(":")
-    if colon and (scheme in _SCHEMES or scheme in _SEVERAL or scheme == "embedded"):
+    if colon and (scheme in _SCHEMES or scheme in _SEVERAL or scheme in _OURS):
         return scheme
-    if colon and scheme in _LATER:
-        raise UsageError(f"{scheme}: URLs are not available in this version; use {KNOWN}")
     raise UsageError(f"{masked(url)!r}: a URL begins with {KNOWN}")
 
 
@@ -78,7 +85,7 @@ def _common(settings: Settings, connections: int) -> dict[str, Any]:
 
 
 def client_of(target: object, settings: Settings, connections: int) -> tuple[Client, bool]:
-    """A client for a URL (ours, to be closed) or the user's client (not ours)."""
+    """A client for a URL or what ``memory://`` named (ours, to be closed), or the user's client (not ours)."""
     if isinstance(target, RedisCluster):
         return Cluster(target, ours=False, quick=settings.patience), False
     if isinstance(target, Redis):
@@ -88,8 +95,12 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Cli
                 f"the client's pool has max_connections={limit}; this queue holds up to {connections} for itself"
             )
         return target, False
+    if isinstance(target, Pooled):
+        return Redis.from_pool(target.pool()), True
     scheme = scheme_of(target)
     assert isinstance(target, str)
+    if scheme == "memory":
+        raise UsageError("memory:// is inside the process of its queues: nobody else can look at it")
     if scheme in _SEVERAL:
         return _several(scheme, target, _common(settings, connections)), True
     url = _SCHEMES[scheme] + target[len(scheme) :]
@@ -137,6 +148,7 @@ class ServerInfo:
     policy: str
     aof: bool
     fsync: str
+    memory: bool
 
 
 async def check(client: Client, keys: Keys, settings: Settings, emit: Emit) -> None:
@@ -203,6 +215,7 @@ async def _info(wire: Wire, settings: Settings) -> ServerInfo:
         policy=fields.get("maxmemory_policy", ""),
         aof=fields.get("aof_enabled") == "1",
         fsync=fsync,
+        memory=fields.get("server_name") == "memory",
     )
 
 
@@ -211,6 +224,9 @@ def _judge(info: ServerInfo, settings: Settings, emit: Emit) -> None:
     for sentence in (safety.too_old(info.version), safety.replica(info.role), safety.evicts(info.policy), disk):
         if sentence is not None:
             raise UsageError(sentence)
+    if info.memory:
+        emit(Warned("memory", safety.IN_MEMORY))
+        return
     warning = safety.forgets(aof=info.aof)
     if warning is not None and not isinstance(settings.durability, Replicas):
         emit(Warned("no-aof", warning))

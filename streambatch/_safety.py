@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 OLDEST = 7  # Redis 7.0; Valkey says 7.2.4 as its redis_version, for compatibility, whatever its own number is
+IN_MEMORY = "memory:// keeps everything in this process: it is for tests, and all is gone when the process ends"
 
 
 def too_old(version: str) -> str | None:

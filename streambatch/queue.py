@@ -40,8 +40,8 @@ class BatchQueue:
 
     Args:
         target: ``"redis://…"``, ``"rediss://…"``, ``"valkey://…"``, ``"unix:///…"``, ``"sentinel://host1,host2/service"``,
-            ``"cluster://host1,host2"``, ``"embedded:./dir"``, or a ``redis.asyncio`` client of yours, ``Redis`` or
-            ``RedisCluster`` (used, never closed).
+            ``"cluster://host1,host2"``, ``"embedded:./dir"``, ``"memory://name"`` (for tests), or a ``redis.asyncio``
+            client of yours, ``Redis`` or ``RedisCluster`` (used, never closed).
         runner: ``async def answer(batch)`` or ``(batch, run)``, or an object with an async ``run``.
         deliver: ``async def deliver(reply)``; also set with the decorator ``@queue.deliver``.
         namespace: separates queues in one server: 1 to 64 of ``A-Z a-z 0-9 _ -``.
@@ -75,15 +75,13 @@ class BatchQueue:
         codec: Codec | None = None,
         **overrides: Unpack[Options],
     ) -> None:
-        if not isinstance(target, Given):
-            scheme_of(target)
+        self._target = target if isinstance(target, Given) or scheme_of(target) != "memory" else _memory(target)
         try:
             self.settings: Settings = replace(settings, **overrides) if settings else Settings(**overrides)
         except TypeError:
             known = set(Settings.__dataclass_fields__)
             raise UsageError(f"unknown setting: {', '.join(sorted(set(overrides) - known))}") from None
         self.namespace = namespace
-        self._target = target
         self._keys = Keys(namespace, self.settings.partitions)
         self._runner = None if runner is None else runner_of(runner)
         self._limits = None if self._runner is None else limits_of(self._runner)
@@ -342,6 +340,15 @@ def _log(wanted: bool) -> tuple[Callable[[Event], None], ...]:
     from .instrumentation._structlog import log_event
 
     return (log_event,)
+
+
+def _memory(url: str) -> object:
+    """What a memory URL names; fakeredis is imported here and not inside the event loop, for it reads files."""
+    try:
+        from .testing._memory import Place
+    except ImportError as error:
+        raise UsageError(f'memory:// needs the extra "testing" ({error.name} is not installed)') from None
+    return Place(url)
 
 
 __all__ = ["BatchQueue", "Receipt"]

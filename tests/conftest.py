@@ -5,8 +5,9 @@ for `server` (or `url`, or `start_server`) runs once for each kind of server. It
 as the restricted user, must not leave keys without a TTL, and must not block the event loop inside the package. Async
 tests and async fixtures need no decorator; they run on asyncio.
 
-With `--topology sentinel` (or cluster, embedded) the same tests run on real Sentinels, a real Cluster or the embedded
-server, and those that are about none of these are skipped: with a reason, unless they use no server at all.
+With `--topology sentinel` (or cluster, embedded, memory) the same tests run on real Sentinels, a real Cluster, the
+embedded server or one in memory, and those that are about none of these are skipped: with a reason, unless they use no
+server at all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
 from blockbuster import BlockBuster
@@ -25,7 +26,11 @@ from streambatch._settings import Settings
 from tests.rig import leaks
 from tests.rig.process import Child
 from tests.rig.servers import Server, kinds
-from tests.rig.topologies import TOPOLOGIES, Behind, Place, built
+from tests.rig.several import Nodes, Sentinels
+from tests.rig.topologies import TOPOLOGIES, Behind, Embedded, Place, built
+
+if TYPE_CHECKING:
+    from tests.rig.memory import InMemory
 
 _failed = pytest.StashKey[bool]()
 
@@ -73,13 +78,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On another topology, leave out tests without a server, and skip those that are about a single one."""
     if config.getoption("--topology") == "standalone":
         return
-    apart = [item for item in items if "server_kind" not in getattr(item, "fixturenames", ())]
+    apart = [item for item in items if not _fits(item, config)]
     config.hook.pytest_deselected(items=apart)
     items[:] = [item for item in items if item not in set(apart)]
     for item in items:
         mark = item.get_closest_marker("standalone")
         if mark is not None:
             item.add_marker(pytest.mark.skip(f"about one standalone server: {mark.args[0]}"))
+        elif config.getoption("--topology") == "memory":
+            _leave_out(item)
+
+
+def _fits(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether a test has a server; a server in memory is of one kind only."""
+    kind: str | None = getattr(item, "callspec", None) and getattr(item, "callspec").params.get("server_kind")  # noqa: B009
+    once = config.getoption("--topology") == "memory"
+    return kind is not None and (not once or kind == next(iter(kinds())))
+
+
+def _leave_out(item: pytest.Item) -> None:
+    """On a server in memory, skip what needs a server of its own or another process, and what says that it is real."""
+    mark = item.get_closest_marker("real")
+    alone = {"start_server", "start_child"} & set(getattr(item, "fixturenames", ()))
+    if mark is not None or alone:
+        reason = "kills, freezes or configures a server, or starts processes" if mark is None else mark.args[0]
+        item.add_marker(pytest.mark.skip(f"about a real server: {reason}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -103,9 +126,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def _servers() -> Iterator[dict[str, Server | Behind]]:
+def _servers() -> Iterator[dict[str, Server | Behind | InMemory]]:
     """The shared servers that have been started, by kind."""
-    started: dict[str, Server | Behind] = {}
+    started: dict[str, Server | Behind | InMemory] = {}
     yield started
     for server in started.values():
         server.close()
@@ -119,21 +142,31 @@ def server_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def topology(pytestconfig: pytest.Config) -> str:
-    """Where the tests with a server run: "standalone", "sentinel", "cluster" or "embedded"."""
+    """Where the tests with a server run: "standalone", "sentinel", "cluster", "embedded" or "memory"."""
     return str(pytestconfig.getoption("--topology"))
 
 
 @pytest.fixture
-def server(server_kind: str, topology: str, namespace: str, _servers: dict[str, Server | Behind]) -> Server:
+def server(server_kind: str, topology: str, namespace: str, _servers: dict[str, Server | Behind | InMemory]) -> Server:
     """The shared server of this kind. Never kill, stop, flush or configure it: that is what `start_server` is for."""
     if server_kind not in _servers:
-        _servers[server_kind] = Server(server_kind) if topology == "standalone" else built(topology, server_kind)
+        _servers[server_kind] = _made(server_kind, topology)
     return _seen(_servers[server_kind], namespace)
 
 
-def _seen(behind: Server | Behind, namespace: str) -> Server:
+def _made(kind: str, topology: str) -> Server | Behind | InMemory:
+    if topology == "memory":
+        from tests.rig.memory import InMemory  # not all sessions have its extra
+
+        return InMemory(kind)
+    return Server(kind) if topology == "standalone" else built(topology, kind)
+
+
+def _seen(behind: Server | Behind | InMemory, namespace: str) -> Server:
     """What a test sees as its server. A `Place` has the names of a Server that mean something there."""
-    return behind if isinstance(behind, Server) else cast("Server", Place(behind, namespace))
+    if isinstance(behind, Sentinels | Nodes | Embedded):
+        return cast("Server", Place(behind, namespace))
+    return cast("Server", behind)
 
 
 @pytest.fixture
@@ -153,7 +186,7 @@ def start_server(server_kind: str, topology: str, namespace: str) -> Iterator[St
         else:
             if maxmemory or options:
                 pytest.fail("such a server is a standalone one: mark the test")
-            started.append(_seen(built(topology, server_kind), namespace))
+            started.append(_seen(_made(server_kind, topology), namespace))
         return started[-1]
 
     yield start

@@ -39,13 +39,16 @@ ROOMS: dict[str, set[str]] = {
     | {"__main__"},
 }
 #: ... except through the seam: the one module below the doors that opens some of them, inside a function.
-SEAM = {"queue": {"instrumentation._structlog"}, "_life": {"embedded"}}
+SEAM = {"queue": {"instrumentation._structlog", "testing._memory"}, "_life": {"embedded"}}
 #: Doors that put others together; the rest do not know each other.
 ASSEMBLERS = {"cli", "dashboard", "__main__"}
 #: Libraries that only some modules import; a package stands for everything below it.
 ONLY_IN = {
-    "redis": ("_connect", "_scripts", "_hints", "_topology"),
-    "hiredis": ("_scripts",),
+    "redis": ("_connect", "_scripts", "_hints", "_topology", "testing._memory"),
+    "hiredis": ("_scripts", "testing._memory"),
+    "fakeredis": ("testing._memory",),
+    "time_machine": ("testing._clock",),
+    "pytest": ("testing.plugin",),
     "openai": ("runners",),
     "agents": ("runners",),
     "structlog": ("instrumentation._structlog",),
@@ -214,6 +217,9 @@ BAD: list[tuple[str, str, str]] = [
     ("streambatch/_storehouse.py", "import redis", "imports redis"),
     ("streambatch/queue.py", "def f():\n    from openai import OpenAI", "imports openai"),
     ("streambatch/instrumentation/_otel.py", "import structlog", "imports structlog"),
+    ("streambatch/_connect.py", "def f():\n    import fakeredis", "imports fakeredis"),
+    ("streambatch/queue.py", "from .testing._memory import Place", "the seam is lazy"),
+    ("streambatch/testing/_bench.py", "import pytest", "imports pytest"),
     ("streambatch/_messages.py", "import pickle", "imports pickle"),
     ("streambatch/_messages.py", "x = eval('1')", "calls eval()"),
     ("streambatch/_messages.py", "x = yaml.load(y)", "calls yaml.load()"),

@@ -77,6 +77,7 @@ async def test_what_is_ready_is_sent_next_and_in_order(server: Server, namespace
 
 
 @pytest.mark.leaves_keys("the messages are counted, not run")
+@pytest.mark.real("there the answer is at hand at once, so nothing is made ready meanwhile")
 async def test_many_submitters_use_what_was_made_ready(
     server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ async def test_p17_what_waits_never_expires(still: Bench) -> None:
     assert await side.turn("t") == ("b",)
 
 
+@pytest.mark.real("it counts the server's commands")
 async def test_p18_looking_for_work_costs_the_same_however_much_is_in_hand(still: Bench) -> None:
     """One look, with one batch in hand and with two hundred: the same number of commands in the server."""
     side = await still.side(lease=300.0)
