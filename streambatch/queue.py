@@ -20,7 +20,7 @@ from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, Thr
 from ._keys import Keys
 from ._life import Life, Plan
 from ._messages import TRACE, Cancellation, Json, Message, Part, content_of, encode_message, id_of
-from ._ports import Answering, Carrier, Codec, Deliver, Plain
+from ._ports import Answering, Carrier, Codec, Deliver, Limits, Plain
 from ._rows import context
 from ._run import deliver_of, runner_of
 from ._scope import limits_of
@@ -281,6 +281,11 @@ class BatchQueue:
     async def unpark(self, name: str) -> None:
         """End a park now; every process notices within a few seconds. A further refusal parks again."""
         await self._up.desk.unpark(name)
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits that the Runs of this process share with others, or None."""
+        return self._limits
 
     def health(self) -> Health:
         """Readiness of this process; sends nothing."""
