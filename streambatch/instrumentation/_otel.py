@@ -197,8 +197,7 @@ def _failed(span: Span, outcome: str, cause: str, error: str) -> None:
 def _carrier(span: Span) -> Carrier:
     """What travels: nothing if there is no trace, or if nobody records it."""
     carrier: dict[str, str] = {}
-    if span.get_span_context().is_valid:
-        _format.inject(carrier, trace.set_span_in_context(span))
+    _format.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier
 
 

@@ -179,14 +179,13 @@ async def test_a_watch_shows_how_much_waits(stage: Stage, registry: CollectorReg
         stage.gate.set()
         await queue.resume("parked")
 
-        async def drained() -> Samples | None:
-            seen = await scrape()
-            return None if seen["streambatch_queue_messages",] else seen
+        async def drained() -> bool:
+            return (await scrape())["streambatch_queue_messages",] == 0
 
-        seen = await wait_for(drained, "the empty queue in the gauges")
-        assert seen is not None
-        assert seen["streambatch_queue_refreshed_timestamp_seconds",] > before
-        assert seen["streambatch_queue_oldest_seconds",] == 0
+        await wait_for(drained, "the empty queue in the gauges")
+        found = await scrape()
+        assert found["streambatch_queue_refreshed_timestamp_seconds",] > before
+        assert found["streambatch_queue_oldest_seconds",] == 0
 
 
 class Limited:
