@@ -98,7 +98,10 @@ async def test_each_event_counts_once(
     event: sb.Event, wanted: Samples, registry: CollectorRegistry, scrape: Scrape
 ) -> None:
     """The figures that an event changes, and those that it must not."""
-    PrometheusListener(registry=registry)(event)
+    metrics = PrometheusListener(registry=registry)
+    if isinstance(event, sb.StoreBack):
+        metrics(sb.StoreAway("why"))
+    metrics(event)
     found = await scrape()
     assert {name: found[name] for name in wanted} == wanted
 
