@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Warned,
     )
     from ._messages import Answer, Batch, Cancellation, Message, Part, Reply
-    from ._ports import Codec, Limits, Listener, Quota, Run, Runner
+    from ._ports import Codec, Limits, Listener, Quota, Run, Runner, Tracer
     from ._settings import Replicas, Settings
     from .errors import (
         DeadLetter,
@@ -107,6 +107,7 @@ __all__ = [
     "Streamed",
     "ThreadBusy",
     "TooLarge",
+    "Tracer",
     "Unparked",
     "UsageError",
     "Warned",

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from itertools import islice
 from math import inf
 
 from ._events import Emit, Repaired, Warned
@@ -158,16 +159,18 @@ class Due:
         finally:
             await wire.close()
 
-    def _known(self, now: float) -> list[str]:
-        """Threads whose known moment has come, as many as there are slots."""
+    def _known(self, now: float) -> dict[str, float]:
+        """Threads whose known moment has come, as many as there are slots, and that moment."""
         for thread, at in self._hinted.items():
-            self._soon[thread] = at / 1000 - self._skew
+            self._soon[thread] = self._local(at)
         self._hinted.clear()
         come = [thread for thread, at in self._soon.items() if at <= now]
         ready = sorted(come, key=self._soon.__getitem__)[: self._slots.room]  # I12: who has waited longest
-        for thread in ready:
-            del self._soon[thread]
-        return ready
+        return {thread: self._soon.pop(thread) for thread in ready}
+
+    def _local(self, at: float) -> float:
+        """A moment of the server (ms) on the loop's clock; 0 is none."""
+        return at / 1000 - self._skew if at > 0 else -inf
 
     async def _poll(self, wire: Wire) -> None:
         loop = asyncio.get_running_loop()
@@ -178,21 +181,24 @@ class Due:
         now = loop.time()
         # The server read its clock half-way, and cut it to whole milliseconds.
         self.polled, self._skew = now, (peek.now + 0.5) / 1000 - (asked + now) / 2
-        self._soon = {thread: at / 1000 - self._skew for thread, at in peek.soon}
+        self._soon = {thread: self._local(at) for thread, at in peek.soon}
         if peek.state == "new":
             await self._store.join()
         if not peek.ready:
             self._fruitless = False
             return
-        if await self._claim(peek.ready) or not self._fruitless:
+        due = {thread: self._local(at) for thread, at in peek.ready.items()}
+        if await self._claim(due) or not self._fruitless:
             self._poll_at = 0.0  # there may be more than a page
         else:
             self._poll_at = now + 0.05
         self._fruitless = not self._fruitless and self._poll_at == 0.0
 
-    async def _claim(self, threads: Sequence[str]) -> int:
-        claims = [self._store.claim(self._partition, thread) for thread in threads[: max(0, self._slots.room)]]
+    async def _claim(self, due: Mapping[str, float]) -> int:
+        """Claim threads, each due since a moment of the loop's clock; -inf is none."""
         now = asyncio.get_running_loop().time()
+        first = islice(due.items(), max(0, self._slots.room))
+        claims = [self._store.claim(self._partition, thread, None if at == -inf else at) for thread, at in first]
         for _ in claims:  # before the await: the loops of other partitions count the same slots
             self._slots.take()
         given = 0

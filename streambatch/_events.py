@@ -9,12 +9,12 @@ what is observed.
 event           when
 =============== ==============================================================================================
 Queued          a message was stored (once per submit; ``outcome`` says if it was a duplicate)
-Started         a Run begins; ``waited`` is seconds from the oldest message's arrival
+Started         a Run begins; ``waited`` is seconds from the oldest message's arrival, ``late`` from when it was due
 Restarted       a Run begins again after a crash or a retry (``attempt`` > 1): previews seen before are void
 Preview         a runner emitted something (streamed text); it comes before the commit and may be repeated.
                 With ``hear_previews`` also of Runs in other processes, joined; so are their Restarted
-Retrying        a Run failed and will be tried again in ``delay`` seconds
-Answered        a Run was committed: acknowledged, state and reply stored, in one step
+Retrying        a Run failed and will be tried again in ``delay`` seconds; ``cause`` is the class of what it raised
+Answered        a Run was committed: acknowledged, state and reply stored, in one step; tokens as the usage says
 Delivered       the deliver callback returned
 Cancelled       a Run was cancelled (``kept``: what it had said is delivered); its batch is gone
 DeliveryFailed  the deliver callback failed and will be called again in ``delay`` seconds
@@ -56,13 +56,19 @@ class Queued(Event):
 
 @dataclass(frozen=True, slots=True)
 class Started(Event):
-    """A Run begins."""
+    """A Run begins.
+
+    ``late`` is how many seconds after its moment: the end of the quiet window, the time of a retry, the end of a dead
+    worker's lease. A batch that follows the thread's last one without a pause was due when that ended; one whose scope
+    had no room (docs/limits.md), when its first message came.
+    """
 
     thread: str
     batch_id: str
     messages: int
     attempt: int
     waited: float
+    late: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +118,19 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """A Run failed and will be tried again."""
+    """A Run failed and will be tried again; ``cause`` is the class of the error, by name."""
 
     thread: str
     batch_id: str
     attempt: int
     delay: float
     error: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered(Event):
-    """A Run was committed."""
+    """A Run was committed; tokens are 0 if its usage names none."""
 
     thread: str
     batch_id: str
@@ -131,6 +138,8 @@ class Answered(Event):
     attempt: int
     seconds: float
     silent: bool
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +163,29 @@ class Delivered(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFailed(Event):
-    """A reply could not be handed over and will be tried again."""
+    """A reply could not be handed over and will be tried again; ``cause`` is the class of the error, by name."""
 
     thread: str
     reply_id: str
     attempt: int
     delay: float
     error: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Dead(Event):
-    """A batch or a reply failed for good; ``stored`` is False if the dead letters are full (it keeps retrying)."""
+    """A batch or a reply failed for good; ``stored`` is False if the dead letters are full (it keeps retrying).
+
+    ``cause`` is the class of the last error, by name; "" if there was none: nobody saw the end of the last attempt.
+    """
 
     thread: str
     batch_id: str
     kind: str
     reason: str
     stored: bool = True
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +254,17 @@ def emitter(listeners: Iterable[Callable[[Event], object]]) -> Emit:
         for target in targets:
             try:
                 target(event)
-            except (SystemExit, KeyboardInterrupt):
-                raise
             except BaseException as error:  # noqa: BLE001 - observing must not change what is observed
-                logging.getLogger("streambatch").warning(
-                    "listener %r failed on %s: %s", target, type(event).__name__, type(error).__name__
-                )
+                failed(target, type(event).__name__, error)
 
     return emit
+
+
+def failed(listener: object, where: str, error: BaseException) -> None:
+    """Note that a listener failed; raises what ends the program, and nothing else."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        raise error
+    logging.getLogger("streambatch").warning("listener %r failed on %s: %s", listener, where, type(error).__name__)
 
 
 def place_of(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from ._around import Around
 from ._connect import attempt_closed, check, client_of, masked, scheme_of
 from ._desk import Desk
 from ._due import LONGEST, Slots
@@ -54,6 +55,7 @@ class Plan:
     deliver: Deliver | None
     codec: Codec
     limits: Limits | None
+    around: Around
     listeners: tuple[Listener, ...] = ()
 
 
@@ -81,6 +83,7 @@ class Life:
             slots = Slots(s.concurrency)
             self.scope = None if plan.limits is None else Scope(self.store, plan.limits, slots, emit)
             turn = Turn(self.store, self.keeper, s, runner, deliver, emit, self.relay, self.scope)
+            turn.around = plan.around
             self.worker = Worker(self.store, turn, slots, emit)
             if self.scope is not None:
                 self.scope.wake = self.worker.wake

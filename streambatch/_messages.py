@@ -4,7 +4,9 @@ Theory of operation
 -------------------
 Everything is frozen and slotted. Bytes are JSON with a format number ``v`` (1). A reader keeps what it does not know:
 unknown fields of a stored message come back in ``Message.extra`` and are written again with a dead letter, so that
-releases N and N-1 can work on the same data (I15). Nothing here touches a server or a clock.
+releases N and N-1 can work on the same data (I15). A reply does the same (``Reply.extra``). One name among them is
+taken: under `TRACE` is the context of a tracer, a few strings, if the writer had one; to others it is just unknown.
+Nothing here touches a server or a clock.
 
 A thread or message id is ``str | int`` and kept as ``str``; ids are data, never parsed, so ``{}``, NUL, newlines and
 colons are fine. An id is at most 256 bytes of UTF-8.
@@ -25,7 +27,9 @@ from .errors import StoreError, UsageError
 FORMAT = 1
 MAX_ID_BYTES = 256
 Json = Any
+TRACE = "tc"
 _KNOWN = frozenset({"v", "c", "s", "d"})
+_REPLY = frozenset({"v", "i", "b", "m", "t", "p", "d", "u", "f"})
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _TEXT = b'{"v":1,"c":"'  # most messages are this, a text, and '"}': no parser is needed for them
 _quoted = json.encoder.encode_basestring
@@ -127,6 +131,7 @@ class Message:
         sent_at: the platform's time (aware), as given, or None.
         metadata: opaque JSON data of the bot, as given.
         entry: the stream entry id: the order within the thread.
+        extra: what else was stored with it: by a later release, or by a tracer (``"tc"``).
     """
 
     id: str
@@ -221,6 +226,7 @@ class Reply:
         flags: as the runner gave them.
         sequence: 1, 2, 3 … per thread; a smaller one arriving late is a repetition.
         fence: a number that only grows per thread.
+        extra: what else was stored with it: by a later release, or by a tracer (``"tc"``).
     """
 
     id: str
@@ -234,6 +240,7 @@ class Reply:
     flags: tuple[str, ...] = ()
     sequence: int = 0
     fence: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict[str, Json], repr=False)
 
     def __repr__(self) -> str:
         return f"Reply(id={self.id!r}, thread={self.thread!r}, messages={len(self.message_ids)})"
@@ -328,7 +335,14 @@ def _utf8(data: bytes, entry: str) -> str:
 
 def encode_reply(reply: Reply) -> bytes:
     """The stored form of a reply; fence and sequence are added by the settle script beside it."""
-    body: dict[str, Json] = {"v": FORMAT, "i": reply.id, "b": reply.batch_id, "m": reply.message_ids, "t": reply.text}
+    body: dict[str, Json] = {
+        **reply.extra,
+        "v": FORMAT,
+        "i": reply.id,
+        "b": reply.batch_id,
+        "m": reply.message_ids,
+        "t": reply.text,
+    }
     body |= {"p": _plain(reply.parts)} if reply.parts else {}
     body |= {"d": dict(reply.metadata)} if reply.metadata else {}
     body |= {"u": dict(reply.usage)} if reply.usage else {}
@@ -352,6 +366,7 @@ def decode_reply(data: bytes, thread: str, sequence: int, fence: int) -> Reply:
             flags=tuple(body.get("f", ())),
             sequence=sequence,
             fence=fence,
+            extra={} if _REPLY.issuperset(body) else {k: v for k, v in body.items() if k not in _REPLY},
         )
     except (KeyError, TypeError, AttributeError, UsageError):
         raise StoreError(f"the reply of thread {thread!r} in the server is damaged (fields are missing)") from None

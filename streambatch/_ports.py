@@ -1,4 +1,5 @@
 """The four sockets of the queue: Runner, Deliver, Codec, Listener; and Run, the effects a runner gets.
+A listener may be a Tracer, too.
 
 Protocols, no base classes: whatever has the shape fits. A listener is called with every event; one that also has an
 ``async def aclose(self)`` is closed when the queue is left.
@@ -6,7 +7,8 @@ Protocols, no base classes: whatever has the shape fits. A listener is called wi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +18,7 @@ from ._messages import Answer, Batch, Message, Reply
 Answered = Answer | str | None
 Deliver = Callable[[Reply], Awaitable[Any]]
 Listener = Callable[[Event], Any]
+Carrier = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,30 @@ class Runner(Protocol):
 
 #: What ``runner=`` takes: an object, or an async function of a batch, or of a batch and its Run.
 Answering = Runner | Callable[[Batch], Awaitable[Answered]] | Callable[[Batch, Run], Awaitable[Answered]]
+
+
+class Tracer(Protocol):
+    """What a listener may be besides: it opens something around the work, in the task that does it.
+
+    Each gives a context manager. It is entered before the work begins; the events of the work are emitted inside of it,
+    and what the work raises passes through it (it cannot swallow it). One of the listeners of a queue may be a tracer.
+    """
+
+    def submitting(self, thread: str) -> AbstractContextManager[Carrier]:
+        """Around a submit. The strings that it gives, at best none or two short ones, are stored with the message:
+        ``Message.extra["tc"]``.
+        """
+        ...
+
+    def running(self, run: Run) -> AbstractContextManager[Carrier]:
+        """Around a Run, to its commit or its end without one. What it gives is stored with the reply:
+        ``Reply.extra["tc"]``. ``run.batch`` may have grown when it is left.
+        """
+        ...
+
+    def delivering(self, reply: Reply, attempt: int) -> AbstractContextManager[object]:
+        """Around a hand-over of a reply, for the *attempt*-th time, to the note of it."""
+        ...
 
 
 @runtime_checkable

@@ -41,7 +41,7 @@ def context(kind: str, thread: str, name: str = "") -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A claimed batch, as it came from the server."""
+    """A claimed batch, as it came from the server; ``due`` is when it should have been, on the clock of the loop."""
 
     lease: Lease
     attempted: float
@@ -55,6 +55,7 @@ class Work:
     state: bytes
     cancel: str
     turns: tuple[bytes, ...]
+    due: float
 
     @property
     def waited(self) -> float:
@@ -114,8 +115,8 @@ PAGE = 100
 _FIELDS = [b"id", b"author", b"size", b"m"]
 
 
-def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
-    """A row of claim, or the tail of one of settle or delivered, as a value."""
+def claimed(row: Row, lease: Lease, attempted: float, due: float | None = None) -> Claimed:
+    """A row of claim, or the tail of one of settle or delivered, as a value; due when it was asked for, or at *due*."""
     word = row[0].decode()
     if word not in ("batch", "reply"):
         detail = row[1] if len(row) > 1 else ""
@@ -137,6 +138,7 @@ def claimed(row: Row, lease: Lease, attempted: float) -> Claimed:
         state=row[11],
         cancel=row[12].decode(),
         turns=tuple(row[13:]),
+        due=attempted if due is None else due,
     )
 
 
@@ -164,20 +166,26 @@ def messages_of(setting: Setting, thread: str, entries: Sequence[Entry]) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """Server time (ms), ok | halted | new, the threads that are due, and the next ones with their moments."""
+    """Server time (ms), ok | halted | new, the threads that are due, and the next ones, each with its moment (ms).
+
+    A moment of 0 is none: a cancelled batch, or what a clock that was stepped back has left.
+    """
 
     now: int
     state: str
-    ready: tuple[str, ...]
+    ready: dict[str, float]
     soon: tuple[tuple[str, float], ...]
 
     @classmethod
     def of(cls, row: Row) -> Peek:
         """From the answer of peek; a thread that is due and odd at once is named once."""
         triples = [(row[i], row[i + 1].decode(), float(row[i + 2])) for i in range(2, len(row), 3)]
-        ready = dict.fromkeys(thread for word, thread, _ in triples if word != b"soon")
+        ready: dict[str, float] = {}
+        for word, thread, at in triples:
+            if word != b"soon":
+                ready.setdefault(thread, at)
         soon = tuple((thread, at) for word, thread, at in triples if word == b"soon")
-        return cls(int(row[0]), row[1].decode(), tuple(ready), soon)
+        return cls(int(row[0]), row[1].decode(), ready, soon)
 
 
 @dataclass(frozen=True, slots=True)

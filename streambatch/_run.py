@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ._events import Emit, Preview
 from ._messages import Answer, Batch, Message, batch_id
-from ._ports import Answered, Deliver, Quota, Run, Runner
+from ._ports import Answered, Carrier, Deliver, Quota, Run, Runner
 from ._relay import Outlet
 from ._rows import Work
 from ._store import Store
@@ -27,6 +27,7 @@ class LiveRun:
         self._takes = 0
         self.batch = batch
         self.left: Quota | None = None
+        self.carrier: Carrier = {}
         self.stop = ""
         data = work.checkpoint
         self.data = None if data is None else store.setting.decode(data, "checkpoint", batch.thread)

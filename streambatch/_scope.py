@@ -291,12 +291,15 @@ def tokens_of(usage: Mapping[str, object] | None) -> int:
     """The tokens of a Run, in and out, by whatever names the provider has for them; 0 if it says none."""
     if not isinstance(usage, Mapping):
         return 0
-    if (total := _whole(usage.get("total_tokens"))) > 0:
-        return total
-    return max(
-        _whole(usage.get("input_tokens")) + _whole(usage.get("output_tokens")),
-        _whole(usage.get("prompt_tokens")) + _whole(usage.get("completion_tokens")),
-    )
+    return _whole(usage.get("total_tokens")) or sum(in_and_out(usage))
+
+
+def in_and_out(usage: Mapping[str, object] | None) -> tuple[int, int]:
+    """The tokens of a Run that went in, and that came out, by either pair of names; zeros if it says none."""
+    if not isinstance(usage, Mapping):
+        return 0, 0
+    pairs = [("input_tokens", "output_tokens"), ("prompt_tokens", "completion_tokens")]
+    return max(((_whole(usage.get(a)), _whole(usage.get(b))) for a, b in pairs), key=sum)
 
 
 def _whole(value: object) -> int:

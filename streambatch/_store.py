@@ -26,8 +26,8 @@ from ._events import Emit, StoreAway, StoreBack, Warned
 from ._keys import Keys
 from ._lane import Lane, Request, Row
 from ._lease import Lease
-from ._messages import Answer, Batch, Message, Reply, encode_reply, to_json
-from ._ports import Codec
+from ._messages import TRACE, Answer, Batch, Message, Reply, encode_reply, to_json
+from ._ports import Carrier, Codec
 from ._retry import reconnect
 from ._rows import PAGE, Claimed, Handover, NotNow, Outcome, Peek, Setting, Work, claimed, context, messages_of
 from ._scripts import Arg, Call, Script, Wire, Wires
@@ -181,13 +181,13 @@ class Store:
             raise Foreign(f"thread {lease.thread!r} has a key of a foreign type: {row[1].decode()}")
         return row
 
-    async def claim(self, partition: int, thread: str) -> Claimed:
-        """Take a due thread; NotNow says why not."""
+    async def claim(self, partition: int, thread: str, due: float | None = None) -> Claimed:
+        """Take a thread that is due, since *due* (loop time) if that is known; NotNow says why not."""
         now = asyncio.get_running_loop().time()
         claim = self.next_claim()
         lease = Lease(thread, partition, "", 0, self.settings.lease, self.keys.thread(partition, thread))
         row = await self._ask(scripts.CLAIM, partition, lease.keys, thread, claim, wait=self.settings.lease)
-        return claimed(row, lease, now)
+        return claimed(row, lease, now, due)
 
     async def start(self, work: Work) -> tuple[int, Row]:
         """Count a started attempt and read the batch, in one exchange: its number, its entries. Raises LeaseLost."""
@@ -209,8 +209,9 @@ class Store:
         return int(row[1]), messages_of(self.setting, lease.thread, row[2:])
 
     async def settle(
-        self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool, cancelled: bool = False
-    ) -> tuple[str, Reply, Claimed | None]:
+        self, lease: Lease, batch: Batch, answer: Answer, kind: str, *, go_on: bool, cancelled: bool = False,
+        carrier: Carrier | None = None,
+    ) -> tuple[str, Reply, Claimed | None]:  # fmt: skip
         """Commit a Run: kept (deliver now), left (others will) or done; the reply; the next claim. Raises LeaseLost.
 
         Or nothing is written and the word is ``keep`` or ``drop``: the Run was cancelled and must be settled as that.
@@ -219,7 +220,7 @@ class Store:
         reply = Reply(
             id=batch.id, thread=batch.thread, batch_id=batch.id, message_ids=tuple(m.id for m in batch.messages),
             text=answer.text, parts=answer.parts, metadata=last.metadata, usage=answer.usage, flags=answer.flags,
-            fence=lease.fence,
+            fence=lease.fence, extra={TRACE: carrier} if carrier else {},
         )  # fmt: skip
         said = bool(answer.text or answer.parts)
         word = "cancelled" if cancelled else "answered" if said else "none"

@@ -36,6 +36,7 @@ import random
 from contextlib import suppress
 from dataclasses import replace
 
+from ._around import Around
 from ._events import (
     Answered,
     Cancelled,
@@ -58,7 +59,7 @@ from ._relay import Outlet, Relay
 from ._retry import backoff
 from ._rows import Claimed, Handover, Work
 from ._run import LiveRun, answer_of
-from ._scope import Place, Scope
+from ._scope import Place, Scope, in_and_out
 from ._settings import Settings
 from ._shield import raise_ours, to_the_end
 from ._store import Foreign, Store
@@ -79,6 +80,10 @@ class Turn:
         emit: where events go.
         relay: shows what Runs emit.
         scope: the limits of the runner, or None.
+
+    Attributes:
+        quiet: nothing new is begun any more.
+        around: what a listener opens around Runs and deliveries.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class Turn:
         self._scope = scope
         self._relay = relay
         self.quiet = False
+        self.around = Around()
 
     @property
     def _goes_on(self) -> bool:
@@ -143,12 +149,24 @@ class Turn:
         if attempt > self._settings.max_attempts and not work.cancel:
             reason = f"{attempt - 1} Runs were started and none ended (crash or kill)"
             return await self._bury(work, name, reason, attempt - 1)
-        begun = asyncio.get_running_loop().time()
         try:
             batch = work.read(store.setting, attempt, entries)
             run = LiveRun(store, work, batch, self._emit, Outlet(self._relay, work))
-            if place is not None:
-                place.run = run
+        except BaseException as error:  # noqa: BLE001 - a codec may raise anything
+            raise_ours(error)
+            return await self._failed(work, name, attempt, error)
+        if place is not None:
+            place.run = run
+        with self.around.running(run) as run.carrier:
+            done = await self._live(hold, work, run, place, name)
+        return await self._hand_over(hold, done, 1) if isinstance(done, Reply) else done
+
+    async def _live(
+        self, hold: Hold, work: Work, run: LiveRun, place: Place | None, name: str
+    ) -> Claimed | Reply | None:
+        """A Run to its commit, or to its end without one; a reply is to be handed over."""
+        begun, attempt = asyncio.get_running_loop().time(), run.batch.attempt
+        try:
             said = await self._said(hold, work, run)
             if place is not None and isinstance(said, Answer):
                 place.end(said)
@@ -192,17 +210,23 @@ class Turn:
         own = getattr(self._runner, "kind", "")
         return not kind or not own or kind in getattr(self._runner, "kinds", (own,))
 
-    async def _settled(self, hold: Hold, work: Work, run: LiveRun, answer: Answer, begun: float) -> Claimed | None:
+    async def _settled(
+        self, hold: Hold, work: Work, run: LiveRun, answer: Answer, begun: float
+    ) -> Claimed | Reply | None:
         kind = answer.kind or getattr(self._runner, "kind", "")
-        word, reply, following = await self._store.settle(work.lease, run.batch, answer, kind, go_on=self._goes_on)
+        word, reply, following = await self._store.settle(
+            work.lease, run.batch, answer, kind, go_on=self._goes_on, carrier=run.carrier
+        )
         if word in ("keep", "drop"):  # cancelled while the last word was said: it is there, and nothing else goes on
             return await self._cancelled(hold, work, run, Stopped(word, answer))
         spent, said = asyncio.get_running_loop().time() - begun, bool(answer.text or answer.parts)
-        batch = run.batch
-        self._emit(Answered(batch.thread, batch.id, len(batch.messages), batch.attempt, spent, silent=not said))
-        return await self._hand_over(hold, reply, 1) if word == "kept" else following
+        batch, (into, out) = run.batch, in_and_out(answer.usage)
+        self._emit(
+            Answered(batch.thread, batch.id, len(batch.messages), batch.attempt, spent, not said, into, out)
+        )  # fmt: skip
+        return reply if word == "kept" else following
 
-    async def _cancelled(self, hold: Hold, work: Work, run: LiveRun, stop: Stopped) -> Claimed | None:
+    async def _cancelled(self, hold: Hold, work: Work, run: LiveRun, stop: Stopped) -> Claimed | Reply | None:
         """End the provider's Run, then settle; what fails is tried again, and after max_attempts settled anyway."""
         hold.stopping()
         run.stop, kept = stop.how, stop.how == "keep"
@@ -215,10 +239,10 @@ class Turn:
             answer = Answer() if answer.text or answer.parts or answer.turns else answer
         kind = answer.kind or (getattr(self._runner, "kind", "") if kept else "")
         word, reply, following = await self._store.settle(
-            work.lease, run.batch, answer, kind, go_on=self._goes_on, cancelled=True
+            work.lease, run.batch, answer, kind, go_on=self._goes_on, cancelled=True, carrier=run.carrier
         )
         self._emit(Cancelled(work.lease.thread, run.batch.id, len(run.batch.messages), kept=kept))
-        return await self._hand_over(hold, reply, 1) if word == "kept" else following
+        return reply if word == "kept" else following
 
     async def _ended(self, hold: Hold, work: Work, run: LiveRun) -> Answer:
         end, attempt = getattr(self._runner, "cancel", None), run.batch.attempt
@@ -234,20 +258,23 @@ class Turn:
     def _announce(self, work: Work, batch: Batch) -> None:
         if batch.attempt > 1:
             self._emit(Restarted(batch.thread, batch.id, len(batch.messages), batch.attempt))
-        self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, work.waited))
+        late = max(0.0, asyncio.get_running_loop().time() - work.due)
+        self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, work.waited, late))
 
     async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:
         s, delay, give_back = self._settings, 0.0, False
         if isinstance(error, DeadLetter):
             if error.split and await self._store.split(work.lease):
-                self._emit(Retrying(work.lease.thread, name, attempt, 0.0, f"{error.reason}; the batch was halved"))
+                why = f"{error.reason}; the batch was halved"
+                self._emit(Retrying(work.lease.thread, name, attempt, 0.0, why, type(error).__name__))
                 return None
-            return await self._bury(work, name, error.reason, attempt)
+            return await self._bury(work, name, error.reason, attempt, error)
         if isinstance(error, Retry | _Pinned):
             delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
             give_back = (isinstance(error, _Pinned) or not error.count) and not work.cancel  # that must come to an end
         if attempt >= s.max_attempts and not give_back and not work.cancel:
-            return await self._bury(work, name, f"{attempt} attempts failed, the last with {_what(error)}", attempt)
+            reason = f"{attempt} attempts failed, the last with {_what(error)}"
+            return await self._bury(work, name, reason, attempt, error)
         if not isinstance(error, Retry | _Pinned) or delay < 0:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
         back: float | None = delay
@@ -256,12 +283,15 @@ class Turn:
             why = await self._scope.parked(work, delay, why)
             back = delay if work.cancel else None
         await self._store.release(work.lease, back, give_back=give_back, why=why)
-        self._emit(Retrying(work.lease.thread, name, attempt, delay, why))
+        self._emit(Retrying(work.lease.thread, name, attempt, delay, why, type(error).__name__))
         return None
 
-    async def _bury(self, work: Work, name: str, reason: str, tries: int) -> Claimed | None:
+    async def _bury(
+        self, work: Work, name: str, reason: str, tries: int, error: BaseException | None = None
+    ) -> Claimed | None:
         stored = await self._store.bury(work.lease, name, reason, tries)
-        self._emit(Dead(work.lease.thread, name, "batch", reason, stored))
+        cause = "" if error is None else type(error).__name__
+        self._emit(Dead(work.lease.thread, name, "batch", reason, stored, cause))
         return None
 
     async def _hand(self, hold: Hold, claim: Handover) -> Claimed | None:
@@ -279,6 +309,10 @@ class Turn:
         self._emit(Dead(claim.lease.thread, batch_id, "reply", reason, word == "dead"))
 
     async def _hand_over(self, hold: Hold, reply: Reply, attempt: int) -> Claimed | None:
+        with self.around.delivering(reply, attempt):
+            return await self._handed(hold, reply, attempt)
+
+    async def _handed(self, hold: Hold, reply: Reply, attempt: int) -> Claimed | None:
         deliver = self._deliver
         assert deliver is not None
         try:
@@ -303,9 +337,9 @@ class Turn:
         reason = error.reason if isinstance(error, DeadLetter) else f"delivery failed with {_what(error)}"
         word, tries = await self._store.undelivered(hold.lease, delay, reason, counted=counted, final=final)
         if word == "later":
-            self._emit(DeliveryFailed(reply.thread, reply.id, tries, delay, _what(error)))
+            self._emit(DeliveryFailed(reply.thread, reply.id, tries, delay, _what(error), type(error).__name__))
         else:
-            self._emit(Dead(reply.thread, reply.batch_id, "reply", reason, word == "dead"))
+            self._emit(Dead(reply.thread, reply.batch_id, "reply", reason, word == "dead", type(error).__name__))
 
     async def _give_back(self, claim: Work | Handover) -> None:
         with suppress(StreambatchError, TimeoutError):  # then the lease ends by itself

@@ -12,14 +12,15 @@ from datetime import datetime
 from time import time
 from typing import Self, TypeVar, Unpack
 
+from ._around import Around
 from ._connect import scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
 from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, ThreadInfo
 from ._keys import Keys
 from ._life import Life, Plan
-from ._messages import Cancellation, Json, Message, Part, content_of, encode_message, id_of
-from ._ports import Answering, Codec, Deliver, Plain
+from ._messages import TRACE, Cancellation, Json, Message, Part, content_of, encode_message, id_of
+from ._ports import Answering, Carrier, Codec, Deliver, Limits, Plain
 from ._rows import context
 from ._run import deliver_of, runner_of
 from ._scope import limits_of
@@ -46,8 +47,8 @@ class BatchQueue:
         deliver: ``async def deliver(reply)``; also set with the decorator ``@queue.deliver``.
         namespace: separates queues in one server: 1 to 64 of ``A-Z a-z 0-9 _ -``.
         settings: a Settings object; single fields can be given by name instead.
-        listeners: called with every event, besides the log. One with an ``async def aclose(self)`` is closed when the
-            queue is left.
+        listeners: called with every event, besides the log; one of them may be a `Tracer`. One with an
+            ``async def aclose(self)`` is closed when the queue is left.
         log: log events with structlog (it is never configured here; debug lines only if you configured it). Defaults
             to True.
         codec: changes stored bytes, for example encrypts them.
@@ -87,7 +88,8 @@ class BatchQueue:
         self._limits = None if self._runner is None else limits_of(self._runner)
         self._deliver = None if deliver is None else deliver_of(deliver)
         self._listeners = tuple(listeners)
-        self._emit = emitter((*_log(log), *self._listeners))
+        heard = (*_log(log), *self._listeners)
+        self._emit, self._around = emitter(heard), Around(heard)
         self._codec = codec or Plain()
         self._open: Life | None = None
         self._entered = False
@@ -99,7 +101,7 @@ class BatchQueue:
             raise UsageError("this queue was entered before; a queue is opened once (make another one)")
         plan = Plan(
             self._target, self._keys, self.settings, self._runner, self._deliver, self._codec, self._limits,
-            self._listeners,
+            self._around, self._listeners,
         )  # fmt: skip
         self._entered = True
         try:
@@ -168,13 +170,14 @@ class BatchQueue:
         """
         opened = self._up
         name = id_of(thread, "thread")
-        entry = self._entry(name, content, message_id, author, sent_at, metadata, debounce, now=now)
-        given = entry.message_id
-        if sent_at is not None and self._stale(sent_at):
-            return Receipt(name, "0-0", given, "dropped", opened.echo)
-        until = opened.time() + self.settings.submit_timeout
-        word, stored = await opened.intake.put(entry, until, self._replicas(durability))
-        opened.emit(Queued(name, given or stored, stored, word))
+        with self._around.submitting(name) as carrier:
+            entry = self._entry(name, content, message_id, author, sent_at, metadata, debounce, carrier, now=now)
+            given = entry.message_id
+            if sent_at is not None and self._stale(sent_at):
+                return Receipt(name, "0-0", given, "dropped", opened.echo)
+            until = opened.time() + self.settings.submit_timeout
+            word, stored = await opened.intake.put(entry, until, self._replicas(durability))
+            opened.emit(Queued(name, given or stored, stored, word))
         return Receipt(name, stored, given or stored, word, opened.echo)
 
     async def receipt(self, thread: str | int, *, message_id: str | int) -> Receipt:
@@ -279,6 +282,11 @@ class BatchQueue:
         """End a park now; every process notices within a few seconds. A further refusal parks again."""
         await self._up.desk.unpark(name)
 
+    @property
+    def limits(self) -> Limits | None:
+        """The limits that the Runs of this process share with others, or None."""
+        return self._limits
+
     def health(self) -> Health:
         """Readiness of this process; sends nothing."""
         if self._open is None:
@@ -297,7 +305,8 @@ class BatchQueue:
 
     def _entry(
         self, thread: str, content: object, message_id: str | int | None, author: str | int | None,
-        sent_at: datetime | None, metadata: Mapping[str, Json] | None, debounce: Seconds | None, *, now: bool,
+        sent_at: datetime | None, metadata: Mapping[str, Json] | None, debounce: Seconds | None, carrier: Carrier, *,
+        now: bool,
     ) -> Entry:  # fmt: skip
         s = self.settings
         given = "" if message_id is None else id_of(message_id, "message_id")
@@ -305,7 +314,7 @@ class BatchQueue:
         if sent_at is not None or metadata is not None:
             self._checked(sent_at, metadata)
         quiet = s.debounce_of(thread) if debounce is None else seconds("debounce", debounce)
-        data = encode_message(content_of(content), sent_at, metadata or {})
+        data = encode_message(content_of(content), sent_at, metadata or {}, {TRACE: carrier} if carrier else None)
         if len(data) > s.max_message_bytes:
             raise TooLarge(f"the message has {len(data)} bytes; max_message_bytes is {s.max_message_bytes}")
         if not isinstance(self._codec, Plain):

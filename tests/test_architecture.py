@@ -32,8 +32,9 @@ ROOMS: dict[str, set[str]] = {
     "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints", "_topology"},
     # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
     # _relay: previews on their way out. _follow: those of other processes, for the listeners of this one.
+    # _around: what a listener opens around the work.
     "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"}
-    | {"_relay", "_follow"},
+    | {"_relay", "_follow", "_around"},
     "face": {"__init__"},
     "doors": {"testing", "embedded", "runners", "instrumentation", "integrations", "torture", "cli", "dashboard"}
     | {"__main__"},
@@ -52,6 +53,8 @@ ONLY_IN = {
     "openai": ("runners",),
     "agents": ("runners",),
     "structlog": ("instrumentation._structlog",),
+    "prometheus_client": ("instrumentation._prometheus",),
+    "opentelemetry": ("instrumentation._otel",),
     "pickle": (),
     "marshal": (),
     "shelve": (),
@@ -220,6 +223,8 @@ BAD: list[tuple[str, str, str]] = [
     ("streambatch/_connect.py", "def f():\n    import fakeredis", "imports fakeredis"),
     ("streambatch/queue.py", "from .testing._memory import Place", "the seam is lazy"),
     ("streambatch/testing/_bench.py", "import pytest", "imports pytest"),
+    ("streambatch/instrumentation/_prometheus.py", "from opentelemetry import trace", "imports opentelemetry"),
+    ("streambatch/instrumentation/__init__.py", "def f():\n    import prometheus_client", "imports prometheus_client"),
     ("streambatch/_messages.py", "import pickle", "imports pickle"),
     ("streambatch/_messages.py", "x = eval('1')", "calls eval()"),
     ("streambatch/_messages.py", "x = yaml.load(y)", "calls yaml.load()"),

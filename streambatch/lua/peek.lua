@@ -3,8 +3,8 @@ local meta, due, outbox = unpack(KEYS, 1, 3)
 local now, partitions, horizon, runs, hands, limit = unpack(ARGV, 1, 6)
 
 -- peek: who is due, and who is next? Answers {now, state, word, thread, at …}: word is the index of a thread that is
--- due (at '0'), or soon. State: ok, halted (no Runs), new (FLUSHALL took the meta: attach again). Scores beyond now +
--- horizon are handed out as due: only a clock that was stepped back leaves them, and claim judges each by its own
+-- due, or soon. State: ok, halted (no Runs), new (FLUSHALL took the meta: attach again). Scores beyond now + horizon
+-- are handed out as due (at '0'): only a clock that was stepped back leaves them, and claim judges each by its own
 -- times. Where no Run starts (halted, or `runs` = 2: no room in the scope) only cancelled batches are due: they are at
 -- 0, because to end a Run is not to start one. Re-sent: reads again.  O(log N + limit).
 if now == '' then
@@ -23,7 +23,8 @@ local function add(word, thread, at)
   out[n + 1], out[n + 2], out[n + 3] = word, thread, at
 end
 local function come(set, word, til)
-  for _, thread in ipairs(redis.call('ZRANGE', set, '-inf', til, 'BYSCORE', 'LIMIT', 0, limit)) do add(word, thread, '0') end
+  local rows = redis.call('ZRANGE', set, '-inf', til, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
+  for i = 1, #rows, 2 do add(word, rows[i], rows[i + 1]) end
 end
 local function look(set, word)
   come(set, word, now)

@@ -54,6 +54,7 @@ def test_every_block_of_the_page_is_true(page: Path, monkeypatch: pytest.MonkeyP
     """
     with TemporaryDirectory(dir="/tmp", prefix="sb-") as folder:
         monkeypatch.chdir(folder)
+        monkeypatch.setenv("METRICS_PORT", "0")  # any that is free
         checks = {"sh": commands, "acl": acl, "conf": check_configuration}
         Book(Path(folder), checks).run(page)
         monkeypatch.undo()

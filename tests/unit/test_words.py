@@ -61,6 +61,14 @@ def test_unknown_fields_are_kept_and_written_again(extra: dict[str, Any]) -> Non
     assert decode_message(encode_message("text", None, {}, found.extra), "1-0", "m", "").extra == new
 
 
+@given(st.dictionaries(anything, json, max_size=4))
+def test_unknown_fields_of_a_reply_are_kept(extra: dict[str, Any]) -> None:
+    """I15: what a newer release, or a tracer, stored with a reply comes back with it."""
+    new = {f"x{name}": value for name, value in extra.items()}
+    found = decode_reply(encode_reply(Reply("b", "t", "b", ("m",), "text", extra=new)), "t", 1, 1)
+    assert (found.extra, found.text) == (new, "text")
+
+
 @given(st.lists(anything, min_size=1), contents, json.map(lambda value: {"k": value}), st.lists(anything))
 def test_a_reply_comes_back_as_it_was(names: list[str], content: Any, data: Any, flags: list[str]) -> None:
     """Everything of a reply; sequence and fence are added from beside it."""

@@ -1,0 +1,1 @@
+"""Tests of the listeners for metrics and traces, with real exporters."""
