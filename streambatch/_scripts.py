@@ -79,6 +79,8 @@ from ._topology import moved
 from .errors import Refused, StoreError, Unreachable, UsageError
 
 Arg = str | bytes | int | float
+NO_LOGIN = "the server wants a password, and the URL has none: redis://user:password@host"
+WRONG_LOGIN = "the server does not know this user name and password"
 _UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.MULTILINE)
 _OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
 _TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
@@ -247,7 +249,7 @@ class Wire:
             raise _ours(error) from None
         except (ConnectionError, TimeoutError, OSError) as error:
             if _login(error):
-                raise Refused("the server refused the user name or password", "WRONGPASS") from None
+                raise Refused(WRONG_LOGIN, "WRONGPASS") from None
             moved(self._pool)  # a node that went silent may have been replaced
             raise Unreachable(f"the server does not answer: {_plain(error)}", sent=self.sent) from None
         except RedisError as error:  # a greeting refused while connecting: LOADING, MISCONF, too many clients
@@ -356,6 +358,9 @@ def _ours(error: Exception) -> StoreError | UsageError:
         return error
     text = str(error)
     code = text.split(" ", 1)[0]
+    if isinstance(error, AuthenticationError):
+        missing = code == "NOAUTH" or "required" in text
+        return Refused(NO_LOGIN, "NOAUTH") if missing else Refused(WRONG_LOGIN, "WRONGPASS")
     if code == "SBREFUSED":
         _, layout, partitions = text.split(" ", 2)
         if layout != "1":
