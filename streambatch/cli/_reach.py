@@ -57,7 +57,7 @@ class Reach:
     """A namespace within reach.
 
     Attributes:
-        name: server and namespace, without a password.
+        name: namespace and server, without a password.
         store, desk, survey: what speaks to it.
     """
 
@@ -120,7 +120,7 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         store = Store(client, Keys(where.namespace, partitions), settings, Plain(), _unheard)
         survey = Survey(store)
         try:
-            yield Reach(f"{shown}, namespace {where.namespace}", store, Desk(store), survey)
+            yield Reach(f"namespace {where.namespace}, {shown}", store, Desk(store), survey)
         finally:
             await survey.close()
             await store.aclose()

@@ -36,7 +36,7 @@ from streambatch.cli._told import as_json, console, plain, span, tell
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
-HEAD = 6  # lines above the rows
+HEAD = 5  # lines above the rows
 ROWS = 20  # where there is no terminal
 
 
@@ -74,14 +74,16 @@ def totals(board: Board) -> dict[str, Any]:
 def screen(board: Board, name: str, wide: int, rate: float | None, note: str = "") -> RenderableType:
     """Title, counts, and the most urgent threads."""
     t, least = totals(board), "" if board.whole else "≥ "
-    head = Text("streambatch top", "bold").append(f"  {plain(name)}  ", "")
-    head.append(time.strftime("%H:%M:%S UTC", time.gmtime(board.now)), "dim")
+    head = Text("streambatch top", "bold", no_wrap=True, overflow="ellipsis")
+    head.append(time.strftime("  %H:%M:%S UTC", time.gmtime(board.now)), "not bold dim").append(
+        f"  {plain(name)}", "not bold"
+    )
     counts = [("waiting", f"{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
     counts += [("retrying", f"{least}{t['retrying']:,}"), ("undelivered", f"{t['undelivered']:,}")]
     counts += [("parked", f"{t['parked']:,}"), ("paused", "yes" if t["paused"] else "no"), ("dead", f"{t['dead']:,}")]
     more = [("messages", f"{t['messages']:,}"), ("oldest waiting", span(board.oldest) or "-")]
-    more += [("overdue", span(t["overdue"])), ("Runs/min", "-" if rate is None else f"{rate:,.0f}")]
-    more += [("Runs so far", f"{t['batches']:,}")]
+    more += [("overdue", span(t["overdue"]))]
+    more += [("Runs so far", f"{t['batches']:,}") if rate is None else ("Runs/min", f"{rate:,.0f}")]
     lines: list[RenderableType] = [head, _pairs(counts), _pairs(more)]
     if t["paused"]:
         lines.append(Text("PAUSED: no Run of this namespace starts; `streambatch resume` ends it", "bold yellow"))
@@ -156,7 +158,7 @@ class _Picture:
 
     async def look(self) -> None:
         """A fresh board. Raises StoreError."""
-        self._board = board = await self._reach.survey.board(self._count or max(1, self.console.height - HEAD - 2))
+        self._board = board = await self._reach.survey.board(self._count or max(1, self.console.height - HEAD))
         self._since = None
         while self._read and board.now - self._read[0][0] > MINUTE:
             self._read.popleft()
