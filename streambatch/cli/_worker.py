@@ -132,15 +132,15 @@ class _Work:
 
     def _signalled(self) -> None:
         self._signals += 1
-        running = some(self._queue.health().running, "Run")
         if self._signals == 1:
+            running = some(self._queue.health().running, "Run")
             grace = span(self._queue.settings.drain_timeout)
             say(f"draining: {running} and deliveries under way get {grace}; the next signal releases them")
             if not self._opened and self._task is not None:
                 self._task.cancel()  # it is still opening
             self._stop.set()
         elif self._signals == 2 and self._task is not None:
-            say(f"releasing {running} and deliveries; another worker has them at once. The next signal leaves")
+            say("releasing what still runs: another worker has it at once; the next signal leaves")
             self._task.cancel()
         else:
             os._exit(INTERRUPTED)
