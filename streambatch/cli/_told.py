@@ -59,15 +59,16 @@ def span(seconds: float | None) -> str:
     if seconds is None:
         return ""
     sign, left = ("-" if seconds < 0 else ""), abs(seconds)
-    if left < 10:
+    if left < 9.95:
         return f"{sign}{left:.1f} s"
-    if left < _MINUTE:
-        return f"{sign}{left:.0f} s"
-    if left < _HOUR:
-        return f"{sign}{left // _MINUTE:.0f} m {left % _MINUTE:02.0f} s"
-    if left < _DAY:
-        return f"{sign}{left // _HOUR:.0f} h {left % _HOUR // _MINUTE:02.0f} m"
-    return f"{sign}{left // _DAY:.0f} d {left % _DAY // _HOUR:.0f} h"
+    whole = round(left)
+    if whole < _MINUTE:
+        return f"{sign}{whole} s"
+    if whole < _HOUR:
+        return f"{sign}{whole // _MINUTE} m {whole % _MINUTE:02} s"
+    if whole < _DAY:
+        return f"{sign}{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} m"
+    return f"{sign}{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
 def moment(at: float) -> str:

@@ -39,19 +39,9 @@ def windows(seed: int) -> list[tuple[int, Window]]:
     dice, found = random.Random(seed), list[tuple[int, Window]]()
     for _ in range(CASES):
         now = dice.randrange(900, 1_100)
-        quiet = dice.choice((0, dice.randrange(900, 1_200)))
-        found.append(
-            (
-                now,
-                Window(
-                    dice.randrange(1, 7),
-                    dice.randrange(600),
-                    dice.randrange(900, 1_100),
-                    quiet,
-                    dice.choice((0, 50, 400)),
-                ),
-            )
-        )
+        first, quiet = dice.randrange(900, 1_100), dice.choice((0, dice.randrange(900, 1_200)))
+        window = Window(dice.randrange(1, 7), dice.randrange(600), first, quiet, dice.choice((0, 50, 400)))
+        found.append((now, window))
     return found
 
 
