@@ -3,9 +3,8 @@
 Theory of operation
 -------------------
 Letters are read in pages of `PAGE`, oldest first, and filtered here by thread and by words of the reason; a filter
-costs a look at each letter, never at a thread. ``redrive --all`` and ``discard --all`` take what matched and was there
-when they began: a letter that a redriven batch becomes again while they run is younger than the last one read then,
-and stays. Each letter is one call, which is atomic; Ctrl-C in the middle leaves the rest as it is.
+costs a look at each letter, never at a thread. ``redrive --all`` and ``discard --all`` first read the ids of what fits
+and then go through them, so a batch that dies again meanwhile, as a new letter, stays. Each letter is one call, which is atomic; Ctrl-C in the middle leaves the rest as it is.
 
 To discard is to lose messages for good, so ``--all`` asks on a terminal and wants ``--yes`` elsewhere.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -72,12 +70,10 @@ def discard(where: Where, names: Sequence[str], wanted: Wanted, *, every: bool, 
     return asyncio.run(_each(where, names, wanted, "discard", every=every, json=json))
 
 
-async def _letters(reach: Reach, wanted: Wanted, after: str | None, until: float) -> AsyncGenerator[DeadLetterInfo]:
-    """Those that fit, oldest first, up to a moment of the server."""
+async def _letters(reach: Reach, wanted: Wanted, after: str | None) -> AsyncGenerator[DeadLetterInfo]:
+    """Those that fit, oldest first."""
     while page := await reach.desk.dead(PAGE, after):
         for letter in page:
-            if arrived(letter.id.partition("/")[2]) > until:
-                return
             if wanted.fits(letter):
                 yield letter
         after = page[-1].id
@@ -86,7 +82,7 @@ async def _letters(reach: Reach, wanted: Wanted, after: str | None, until: float
 async def _list(where: Where, wanted: Wanted, count: int, after: str | None, *, json: bool) -> int:
     async with reached(where) as reach:
         found: list[DeadLetterInfo] = []
-        async for letter in _letters(reach, wanted, after, float("inf")):
+        async for letter in _letters(reach, wanted, after):
             found.append(letter)
             if len(found) > count:
                 break
@@ -152,8 +148,7 @@ async def _each(where: Where, names: Sequence[str], wanted: Wanted, verb: str, *
     done: Counter[str] = Counter()
     failed: list[str] = []
     async with reached(where) as reach:
-        until = time.time() if names else (await reach.survey.board(1, page=1)).now
-        todo = list(names) or [letter.id async for letter in _letters(reach, wanted, None, until)]
+        todo = list(names) or [letter.id async for letter in _letters(reach, wanted, None)]
         for name in todo:
             word = await _do(reach, name, verb)
             done[word] += 1

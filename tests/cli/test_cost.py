@@ -40,6 +40,8 @@ async def cost(server: Server, words: tuple[str, ...], namespace: str) -> dict[s
     code, out, err = await quick(*words, "--namespace", namespace, STREAMBATCH_URL=server.url)
     assert code in (0, 1), out + err
     json.loads(out)
+    # Names cost no commands, so what was sent is bounded, too: pages, and of `--offset` the page alone.
+    assert server.admin().info("stats")["total_net_output_bytes"] < 400_000, words
     stats: dict[str, Any] = server.admin().info("commandstats")
     return {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
 

@@ -80,6 +80,7 @@ async def test_inspect_says_why_and_what_to_do(server: Server, namespace: str) -
         slow = await told(stage, "inspect", "slow")
         assert (slow["owner"] != "", slow["in_batch"], slow["batch"]["attempts"]) == (True, 1, "1")
         assert [(one["in_batch"], one["bytes"] > 0) for one in slow["messages"]] == [(True, True)]
+        assert set(slow["messages"][0]) == {"id", "entry", "bytes", "in_batch"}
         reply = (await told(stage, "inspect", "undelivered"))["reply"]
         assert (reply["tries"], reply["bytes"] > 0) == (1, True)
         assert (await told(stage, "inspect", "undelivered", "--show-content"))["reply"]["text"] == f"{CANARY}-reply"
