@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 Letters are read in pages of `PAGE`, oldest first, and filtered here by thread and by words of the reason; a filter
 costs a look at each letter, never at a thread. ``redrive --all`` and ``discard --all`` first read the ids of what fits
-and then go through them, so a batch that dies again meanwhile, as a new letter, stays. Each letter is one call, which is atomic; Ctrl-C in the middle leaves the rest as it is.
+and then go through them, so a batch that dies again meanwhile, as a new letter, stays. Each letter is one call, which
+is atomic; Ctrl-C in the middle leaves the rest as it is.
 
 To discard is to lose messages for good, so ``--all`` asks on a terminal and wants ``--yes`` elsewhere.
 """
