@@ -221,6 +221,7 @@ def test_a_server_that_does_not_answer_is_one_error() -> None:
     away = replace(ONE, nodes=(Node("a:1", AWAY),), parts=(Part("00", AWAY),), refused=None)
     assert [(one.code, one.value) for one in examine(away) if one.level == "error"] == [("reach", AWAY)]
     assert {level for code, level in levels(away).items() if code != "reach"} == {"unseen"}
+    assert {"version", "role", "maxmemory", "clock", "rights", "namespace", "dead-letters"} <= set(levels(away))
     quiet = replace(away, secret=False)
     assert {level for code, level in levels(quiet).items() if code != "reach"} == {"unseen"}
     assert levels(replace(away, private=False))["plain-password"] == "warning"
