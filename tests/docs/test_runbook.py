@@ -143,7 +143,13 @@ async def test_what_is_refused_at_start_is_said_in_a_sentence_of_the_runbook(
 async def test_no_password_or_a_wrong_port_is_said_in_a_sentence_of_the_runbook(
     server: Server,
 ) -> None:
-    for url in (f"unix://{server.dir}/server.sock", "redis://bot:secret@localhost:99999", "redis://bot:se/cret@host"):
+    open_to_nobody = (f"unix://{server.dir}/server.sock", server.tcp_url.replace("bot:bot-secret@", ""))
+    for url in open_to_nobody:
+        with pytest.raises(UsageError, match="wants a password, and the URL has none") as refused:
+            async with BatchQueue(url, log=False):
+                pass
+        assert listed(str(refused.value)), str(refused.value)
+    for url in ("redis://bot:secret@localhost:99999", "redis://bot:se/cret@host"):
         with pytest.raises(UsageError) as refused:
             async with BatchQueue(url, log=False):
                 pass
