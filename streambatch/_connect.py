@@ -113,7 +113,7 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Cli
             pool = cast("Any", BlockingConnectionPool).from_url(url, **_common(settings, connections))
             pool.connection_class(**pool.connection_kwargs)  # an unknown parameter shows itself only here
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
+        raise UsageError(_unusable(url, error)) from None
     return Redis.from_pool(pool), True
 
 
@@ -123,7 +123,15 @@ def _several(scheme: str, url: str, common: dict[str, Any]) -> Client:
     except UsageError as error:
         raise UsageError(f"{masked(url)!r}: {error}") from None
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{masked(url)!r} is not a usable URL: {type(error).__name__}") from None
+        raise UsageError(_unusable(url, error)) from None
+
+
+def _unusable(url: str, error: Exception) -> str:
+    """Why a URL is none, in a sentence; the error's own words may quote a password that was not escaped."""
+    why = type(error).__name__
+    if isinstance(error, ValueError) and str(error).startswith("Port "):
+        why = "the port is no number from 0 to 65535 (or a / ? # in the password is not written %2F %3F %23)"
+    return f"{masked(url)!r} is not a usable URL: {why}"
 
 
 def _unix(url: str) -> dict[str, Any]:
@@ -166,7 +174,7 @@ async def check(client: Client, keys: Keys, settings: Settings, emit: Emit) -> N
                 raise UsageError(sentence)
     except Refused as error:
         if no_entry(error):
-            raise UsageError(f"{error}; docs/runbook.md has the ACL line") from None
+            raise UsageError(f"{str(error).rstrip('.')}; docs/runbook.md has the ACL line") from None
         raise
     finally:
         await wire.close()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from . import _scripts as scripts
 from ._explain import DeadLetterInfo, Explanation, ScopeInfo, Stats, ThreadInfo, explain
-from ._messages import Cancellation, Message
+from ._messages import Cancellation, Message, decode_reply
 from ._ports import Limits
 from ._rows import messages_of, order
 from ._scope import scope_head, scope_name
@@ -117,12 +118,13 @@ class Desk:
         if not (whole and offset >= 0 and 1 <= count <= 1_000):
             raise UsageError("offset >= 0 and 1 <= count <= 1,000")
         found: list[ThreadInfo] = []
+        skip = offset if self._store.keys.partitions == 1 else 0  # else only the merged pages tell which are skipped
         for p in range(self._store.keys.partitions):
             key = self._store.keys.of(p, state)
-            rows = await self._store.control(None, (), ("ZRANGE", key, 0, offset + count - 1, "WITHSCORES"))
+            rows = await self._store.control(None, (), ("ZRANGE", key, skip, offset + count - 1, "WITHSCORES"))
             rows = flat(rows)
             found += [ThreadInfo(rows[i].decode(), state, float(rows[i + 1]) / 1000) for i in range(0, len(rows), 2)]
-        return tuple(sorted(found, key=lambda info: info.at)[offset : offset + count])
+        return tuple(sorted(found, key=lambda info: info.at)[offset - skip : offset - skip + count])
 
     async def dead(self, count: int, after: str | None) -> tuple[DeadLetterInfo, ...]:
         """Dead letters, oldest first, after the id *after*."""
@@ -140,6 +142,13 @@ class Desk:
         found.sort(key=lambda letter: (order(_split(letter.id)[1]), _split(letter.id)[0]))
         return tuple(found[:count])
 
+    async def letter(self, letter: str) -> DeadLetterInfo | None:
+        """One dead letter, or None. Raises UsageError for an id that is none."""
+        p, entry = _split(letter)
+        self._in_range(p, letter)
+        rows = await self._store.control(None, (), ("XRANGE", self._store.keys.of(p, "dead"), entry, entry))
+        return self._letter(p, entry, rows[0][1]) if rows else None
+
     def _letter(self, partition: int, entry: str, fields: Sequence[bytes]) -> DeadLetterInfo:
         f: dict[str, bytes] = {}
         messages: list[tuple[bytes, list[bytes]]] = []
@@ -151,13 +160,15 @@ class Desk:
             else:
                 f[name] = value
         thread = f["t"].decode()
-        try:
-            content = messages_of(self._store.setting, thread, messages)
-        except StoreError:
-            content = ()
+        setting, content, reply = self._store.setting, (), None
+        with suppress(StoreError):  # other bytes than ours, or another codec's: the letter is there all the same
+            content = messages_of(setting, thread, messages)
+            if "reply" in f:
+                data = setting.decode(f["reply"], "reply", thread)
+                reply = decode_reply(data, thread, int(f["seq"]), int(f["fence"]))
         return DeadLetterInfo(
             id=f"{partition}/{entry}", kind=f["k"].decode(), thread=thread, batch_id=f["b"].decode(),
-            reason=f["r"].decode(), attempts=int(f["n"]), messages=content,
+            reason=f["r"].decode(), attempts=int(f["n"]), messages=content, reply=reply,
         )  # fmt: skip
 
     async def redrive(self, letter: str) -> str:

@@ -6,9 +6,9 @@ Pure: fields in, values out. The reasons are the rows of the state table of docs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ._messages import Message
+from ._messages import Message, Reply
 
 WAITING = "scope "  # how a reason begins that is about a scope's limits and not about the thread
 
@@ -83,6 +83,7 @@ class DeadLetterInfo:
         reason: why, in one sentence.
         attempts: how often it was tried.
         messages: of a batch; content is in them, not in their repr.
+        reply: of kind "reply": what could not be delivered, or None if its bytes cannot be read.
     """
 
     id: str
@@ -92,6 +93,7 @@ class DeadLetterInfo:
     reason: str
     attempts: int
     messages: tuple[Message, ...]
+    reply: Reply | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,25 @@ def explain(thread: str, f: Mapping[str, str]) -> Explanation:
         attempt=int(f.get("run.tries" if reply else "run.attempts", 0)), owner=f.get("lease.owner", "") if _live(f, now)
         else "", wake=None if score is None else (score - now) / 1000,
     )  # fmt: skip
+
+
+def age_of(f: Mapping[str, str]) -> float | None:
+    """Seconds since the oldest message came that a thread still has, from the fields of the look script.
+
+    With a reply on its way: since the newest message came that it answers. None if nothing is stored.
+    """
+    came = [int(f["run.first"].partition("-")[0])] if "run.first" in f else []
+    if "run.tries" in f and not came and "last.id" in f:
+        came.append(int(f["last.id"].partition("-")[0]))
+    if int(f.get("window.n", 0)) > 0 and int(f["length"]) > 0:
+        came.append(int(f["window.f"]))
+    return max(0.0, (float(f["now"]) - min(came)) / 1000) if came else None
+
+
+def lease_of(f: Mapping[str, str]) -> float | None:
+    """Seconds left of a thread's lease, from the fields of the look script; None if nobody holds one."""
+    now = float(f["now"])
+    return (float(f["lease.deadline"]) - now) / 1000 if _live(f, now) else None
 
 
 def _live(f: Mapping[str, str], now: float) -> bool:

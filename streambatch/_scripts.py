@@ -79,6 +79,8 @@ from ._topology import moved
 from .errors import Refused, StoreError, Unreachable, UsageError
 
 Arg = str | bytes | int | float
+NO_LOGIN = "the server wants a password, and the URL has none: redis://user:password@host"
+WRONG_LOGIN = "the server does not know this user name and password"
 _UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.MULTILINE)
 _OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
 _TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
@@ -246,8 +248,8 @@ class Wire:
         except (AuthenticationError, NoPermissionError) as error:
             raise _ours(error) from None
         except (ConnectionError, TimeoutError, OSError) as error:
-            if _login(error):
-                raise Refused("the server refused the user name or password", "WRONGPASS") from None
+            if denied := _denied(error):
+                raise denied from None
             moved(self._pool)  # a node that went silent may have been replaced
             raise Unreachable(f"the server does not answer: {_plain(error)}", sent=self.sent) from None
         except RedisError as error:  # a greeting refused while connecting: LOADING, MISCONF, too many clients
@@ -338,13 +340,16 @@ def _ended(connection: Any) -> bool:
     return reader is None or reader.at_eof()
 
 
-def _login(error: BaseException | None) -> bool:
-    """Whether a connection failed because the server did not let us in; the client wraps it into a ConnectionError."""
+def _denied(error: BaseException | None) -> Refused | None:
+    """Why the server did not let us in, if it did not; the client may wrap that into a ConnectionError."""
     while error is not None:
-        if isinstance(error, AuthenticationError) or "WRONGPASS" in str(error) or "username-password" in str(error):
-            return True
+        text = str(error)
+        if "NOAUTH" in text or "Authentication required" in text:
+            return Refused(NO_LOGIN, "NOAUTH")
+        if isinstance(error, AuthenticationError) or "WRONGPASS" in text or "username-password" in text:
+            return Refused(WRONG_LOGIN, "WRONGPASS")
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _plain(error: BaseException) -> str:
@@ -356,6 +361,8 @@ def _ours(error: Exception) -> StoreError | UsageError:
         return error
     text = str(error)
     code = text.split(" ", 1)[0]
+    if denied := _denied(error):
+        return denied
     if code == "SBREFUSED":
         _, layout, partitions = text.split(" ", 2)
         if layout != "1":

@@ -287,6 +287,17 @@ class BatchQueue:
         """The limits that the Runs of this process share with others, or None."""
         return self._limits
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What this process does besides submitting: ``"runs"``, ``"delivers"``, both, or nothing; sends nothing.
+
+        Example:
+            >>> BatchQueue("redis://localhost", deliver=print).roles
+            ('delivers',)
+        """
+        given = (("runs", self._runner), ("delivers", self._deliver))
+        return tuple(role for role, has in given if has is not None)
+
     def health(self) -> Health:
         """Readiness of this process; sends nothing."""
         if self._open is None:

@@ -31,10 +31,11 @@ ROOMS: dict[str, set[str]] = {
     # _topology: where a key lives.
     "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints", "_topology"},
     # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
+    # _survey: a page of threads for people.
     # _relay: previews on their way out. _follow: those of other processes, for the listeners of this one.
     # _around: what a listener opens around the work.
     "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"}
-    | {"_relay", "_follow", "_around"},
+    | {"_relay", "_follow", "_around", "_survey"},
     "face": {"__init__"},
     "doors": {"testing", "embedded", "runners", "instrumentation", "integrations", "torture", "cli", "dashboard"}
     | {"__main__"},

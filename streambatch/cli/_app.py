@@ -1,4 +1,7 @@
-"""The verbs of the command line and their options; what a verb does is in its own module."""
+"""The command line put together: its verbs and their options; what a verb does is in its own module.
+
+Those of operators are in `_operate.py`. Nothing of the queue is imported before a verb needs it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from streambatch.cli._operate import operate
+from streambatch.cli._options import AsJson, ended
 from streambatch.errors import StreambatchError
 
 app = typer.Typer(
@@ -19,9 +24,22 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import streambatch
+
+        print(f"streambatch {streambatch.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def streambatch() -> None:
-    """Keep verbs as verbs."""
+def streambatch(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+    ] = False,
+) -> None:
+    """Durable per-thread batching for LLM bots: a burst of messages becomes one Run."""
 
 
 @app.command()
@@ -77,12 +95,7 @@ def doctor(
     """
     from streambatch.cli.doctor import doctor
 
-    try:
-        code = doctor(url, namespace, as_json=as_json)
-    except StreambatchError as error:
-        print(f"streambatch: {error}", file=sys.stderr)
-        code = 2
-    raise typer.Exit(code)
+    ended(lambda: doctor(url, namespace, as_json=as_json))
 
 
 @app.command()
@@ -107,9 +120,46 @@ def torture(
     from streambatch.cli import _torture
 
     wishes = _torture.Wishes(url, minutes * 60, seed, workers, threads, lease, report, json)
-    try:
-        code = _torture.torture(wishes)
-    except StreambatchError as error:
-        print(f"streambatch: {error}", file=sys.stderr)
-        code = 2
-    raise typer.Exit(code)
+    ended(lambda: _torture.torture(wishes))
+
+
+@app.command()
+def worker(
+    target: Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="Where the BatchQueue is, e.g. bot:queue.")],
+) -> None:
+    """Run the queue of a module: the first SIGTERM or Ctrl-C drains, the second releases what runs, the third leaves.
+
+    The module makes a BatchQueue with a runner or a deliver callback and does not open it. Exit code 0: stopped by a
+    signal; 1: the queue ended by itself; 2: it could not start; 130: the third signal.
+    """
+    from streambatch.cli import _worker
+
+    ended(lambda: _worker.worker(target))
+
+
+@app.command()
+def replay(
+    file: Annotated[str, typer.Argument(help="JSON lines with thread, and seconds or at; - is the standard input.")],
+    *,
+    debounce: Annotated[str, typer.Option(help="Seconds, a list.")] = "0,0.5,1,2,3,5",
+    max_wait: Annotated[str, typer.Option(help="Seconds, a list.")] = "5,15,30",
+    max_batch: Annotated[int, typer.Option(min=1, max=400, help="The most messages in one Run.")] = 50,
+    run: Annotated[float, typer.Option(min=0, max=86_400, help="Seconds that a Run takes.")] = 0.0,
+    split_authors: Annotated[bool, typer.Option("--split-authors", help="No two authors in one Run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play a recorded chat: how many Runs would which window save, and what does it cost in waiting. No server needed.
+
+    Exit code 0; 2: the file or an option is wrong.
+    """
+
+    def play() -> int:
+        from streambatch.cli import _replay
+
+        lists = (_replay.numbers(debounce, "--debounce"), _replay.numbers(max_wait, "--max-wait"))
+        return _replay.replay(file, _replay.Wishes(*lists, max_batch, run, split_authors), json=as_json)
+
+    ended(play)
+
+
+app.add_typer(operate)

@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from rich.columns import Columns
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from streambatch._connect import masked
@@ -175,6 +177,9 @@ def show(report: Report, wishes: Wishes) -> None:
     console.print()
     for name, value in _figures(report):
         console.print(f"{name:<10}{value}")
+        if name == "faults":
+            faults = [f"{kind} {count:,}" for kind, count in report.json()["faults"].items()]
+            console.print(Padding(Columns(faults, padding=(0, 2)), (0, 0, 0, 10)), soft_wrap=False)
     broken = {wrong.promise: wrong for wrong in reversed(report.wrong)}  # the first of each
     for name in sorted(broken, key=lambda name: int(name[1:])):
         console.print(f"\n{name} {broken[name].sentence}")
@@ -187,7 +192,6 @@ def show(report: Report, wishes: Wishes) -> None:
 
 def _figures(report: Report) -> list[tuple[str, str]]:
     whole, times = report.json(), report.recovery
-    faults = ", ".join(f"{kind} {count}" for kind, count in whole["faults"].items())
     recovery = "no process was killed in a Run"
     if times["times"]:
         recovery = (
@@ -197,7 +201,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         ("server", report.server),
         ("messages", f"{report.messages:,} in {report.batches:,} batches, {report.runs:,} Runs"),
         ("kills", f"{report.kills:,} of processes, {report.server_kills:,} of the server"),
-        ("faults", f"{sum(report.faults.values()):,} of {whole['kinds']} kinds: {faults}"),
+        ("faults", f"{sum(report.faults.values()):,} of {whole['kinds']} kinds"),
         ("recovery", recovery),
         ("drain", f"{report.drain:.1f} s after the end of the faults"),
         ("seed", str(report.plan.seed)),

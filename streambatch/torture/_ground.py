@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from streambatch._connect import client_of, scheme_of
+from streambatch._connect import client_of, masked
 from streambatch._scripts import Call, Wire
 from streambatch._settings import Settings
 from streambatch.errors import Refused, UsageError
 
 from ._proxy import Ends
 
+ONE = ("redis", "rediss", "valkey", "valkeys", "unix")  # schemes of one server
 #: Kinds of keys that stay for as long as their namespace, or until somebody looks at them.
 KEPT = ("meta", "tally", "epoch", "dead")
 _DAY = 86_400_000
@@ -53,9 +54,11 @@ class Ground:
     """
 
     def __init__(self, url: str, means: Means | None = None) -> None:
-        scheme = scheme_of(url)
+        scheme = url.partition(":")[0]
         if scheme in ("sentinel", "cluster"):
             raise UsageError(f"torture stands between the workers and one server; give a redis:// URL, not {scheme}://")
+        if scheme not in ONE:
+            raise UsageError(f"{masked(url)!r}: a URL for torture begins with {'://, '.join(ONE)}:// or embedded:")
         self.means = means
         self._client: Any = client_of(url, Settings(), 4)[0]
         pool = self._client.connection_pool

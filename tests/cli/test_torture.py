@@ -13,6 +13,7 @@ import pytest
 from streambatch import UsageError
 from streambatch.cli import _torture
 from streambatch.torture import Plan, Report
+from streambatch.torture._faults import ALL
 from streambatch.torture._verdict import PROMISES, Checker, Wrong, table
 from tests.cli.tools import environment
 from tests.rig import Server, wait_for
@@ -82,13 +83,27 @@ async def test_a_server_that_is_away_is_said_in_a_line(tmp_path: Path) -> None:
     ("url", "report", "words"),
     [
         ("cluster://a,b", None, "give a redis:// URL"),
-        ("nonsense://x", None, "a URL begins with"),
+        ("nonsense://x:secret@y", None, r"^'nonsense://\*\*\*@y': a URL for torture begins with redis://(?!.*cluster)"),
+        ("redis://h:99999", None, "the port is no number"),
         ("redis://h", Path("no/where.json"), "there is no such folder"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_started(url: str, report: Path | None, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         _torture.torture(_torture.Wishes(url, 30, 7, 4, 30, 2, report, False))
+
+
+def test_the_faults_stand_in_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    report = Report(Plan(seconds=30, seed=7), promises=table(Checker()))
+    report.faults.update(dict.fromkeys(ALL, 12))
+    _torture.show(report, _torture.Wishes("redis://h", 30, 7, 4, 30, 2, None, False))
+    out = capsys.readouterr().out
+    told = out.partition("kinds\n")[2].partition("recovery")[0].splitlines()
+    assert len(told) > 3
+    assert max(len(line) for line in told) <= 80
+    assert {line[:10] for line in told} == {" " * 10}
+    assert all(f"{kind} 12" in "".join(told) for kind in ALL)
 
 
 @pytest.mark.parametrize("url", ["redis://bot:secret@host", "redis://host?username=bot&password=secret"])

@@ -10,6 +10,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from streambatch.cli._app import app
+
 DEADLINE = 20  # seconds; waits end by events, this only makes a failure say more
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +121,14 @@ class Chat:
             asyncio.get_running_loop().remove_reader(self.terminal)
             os.close(self.terminal)
             self.terminal = None
+
+
+async def quick(*words: str, **env: str) -> tuple[int, str, str]:
+    """The same as `finish` in this process, in a thread with a loop of its own: no second of start for each call."""
+    cleared = dict.fromkeys([name for name in os.environ if name.startswith("STREAMBATCH_")])
+    done = await asyncio.to_thread(CliRunner().invoke, app, list(words), env={**cleared, "COLUMNS": "200", **env})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 async def finish(*words: str, **env: str) -> tuple[int, str, str]:

@@ -9,6 +9,8 @@ What a block's language means:
             and run as a program; one under ``<!-- from FILE -->`` must stand in that file, whose own test runs it
 ``pycon``   a session: what each line prints is compared
 ``text``    what the program above it printed
+``console`` a session of a shell: ``$ streambatch …`` is run on the server in ``bot-data``; of what it prints times,
+            processes, entry ids and the width of columns may differ
 ``redis``   a session of redis-cli: the first line says with which server, ``> `` begins a command
 ``sh``      lines for a shell: each must be known to `commands` and is checked there
 ``acl``     an ACL user: compared with the one all tests run as
@@ -43,7 +45,7 @@ from streambatch import BatchQueue, QueueClosed
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "bots.md")]
-LANGUAGES = ("python", "pycon", "text", "redis", "sh", "acl", "conf")
+LANGUAGES = ("python", "pycon", "text", "console", "redis", "sh", "acl", "conf")
 Check = Callable[[str], None]
 _redis: Any = Redis  # without a type, for the same reason as in tests/rig/clients.py
 
@@ -69,7 +71,8 @@ class Book:
         self._checks = checks
         self._loop = asyncio.Runner()
         self._printed = ""
-        kinds = {"python": self._python, "pycon": self._pycon, "text": self._text, "redis": self._redis}
+        kinds = {"python": self._python, "pycon": self._pycon, "text": self._text, "console": self._console}
+        kinds["redis"] = self._redis
         readers = [CodeBlockParser(name, kinds.get(name) or partial(self._check, name)) for name in LANGUAGES]
         self._sybil = Sybil(parsers=readers, patterns=["*.md"])
 
@@ -128,6 +131,31 @@ class Book:
     def _text(self, example: Example) -> str | None:
         return differs(str(example.parsed), self._printed)
 
+    def _console(self, example: Example) -> str | None:
+        _, *steps = re.split(r"^\$ ", str(example.parsed), flags=re.MULTILINE)
+        code = 0
+        for step in steps:
+            line, _, wanted = step.partition("\n")
+            if line == "echo $?":
+                got = str(code)
+            else:
+                program, *words = shlex.split(line)
+                assert program == "streambatch", line
+                code, got = self._run(words)
+            if wrong := differs(_steady(wanted), _steady(got)):
+                return f"$ {line}\n{wrong}"
+        return None
+
+    def _run(self, words: list[str]) -> tuple[int, str]:
+        """The exit code of a verb and all that it says, as a terminal of 110 columns would show it."""
+        kept = {name: value for name, value in os.environ.items() if name not in ("LINES", "STREAMBATCH_URL")}
+        env = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "STREAMBATCH_URL": "embedded:./bot-data"}
+        done = subprocess.run(
+            [sys.executable, "-m", "streambatch", *words], cwd=self._folder, env=env, text=True, timeout=30,
+            check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
     def _redis(self, example: Example) -> str | None:
         first, *rest = re.split(r"^> ", str(example.parsed), flags=re.MULTILINE)
         shown = re.fullmatch(r"\$ redis-cli -s (\S+)", first.strip())
@@ -156,6 +184,24 @@ async def _closed(values: Iterable[object]) -> None:
         with contextlib.suppress(QueueClosed):
             await queue.drain(0)
         await queue.__aexit__(None, None, None)
+
+
+#: What differs between two runs of the same verb, and what stands for it.
+_PASSING = (
+    (r"\d{4}-\d\d-\d\d ", "DAY "),
+    (r"\d\d:\d\d:\d\d", "TIME"),
+    (r"-?\b\d+(\.\d+)? [smhd]\b( \d+ [smh]\b)?", "SPAN"),
+    (r"\b\d{13}-\d+(\.\d+-[0-9a-f]{8})?", "ENTRY"),
+    (r"\b[\w.-]+:\d{2,}(:[0-9a-f]{8})?\b", "PROCESS"),
+    (r"  +", " "),
+)
+
+
+def _steady(text: str) -> str:
+    """What a verb printed, without what passes."""
+    for pattern, stands in _PASSING:
+        text = re.sub(pattern, stands, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _origin(document: Document, start: int) -> str | None:

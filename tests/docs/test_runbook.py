@@ -115,6 +115,10 @@ def _evict(server: Server, namespace: str) -> None:
     server.admin().config_set("maxmemory-policy", "allkeys-lru")
 
 
+def _unknown(server: Server, namespace: str) -> None:
+    server.admin().execute_command("ACL", "SETUSER", "bot", "resetpass", ">another")
+
+
 def _nothing(server: Server, namespace: str) -> None:
     pass
 
@@ -122,7 +126,7 @@ def _nothing(server: Server, namespace: str) -> None:
 @pytest.mark.parametrize(
     ("prepare", "durability"),
     [(_newer, "server"), (_spread, "server"), (_narrow, "server"), (_follow, "server"), (_evict, "server"),
-     (_nothing, "disk")],
+     (_unknown, "server"), (_nothing, "disk")],
 )  # fmt: skip
 async def test_what_is_refused_at_start_is_said_in_a_sentence_of_the_runbook(
     start_server: StartServer, namespace: str, prepare: Prepare, durability: Durability
@@ -134,6 +138,23 @@ async def test_what_is_refused_at_start_is_said_in_a_sentence_of_the_runbook(
         async with BatchQueue(server.url, namespace=namespace, durability=durability):
             pass
     assert listed(str(refused.value)), str(refused.value)
+
+
+async def test_no_password_or_a_wrong_port_is_said_in_a_sentence_of_the_runbook(
+    server: Server,
+) -> None:
+    open_to_nobody = (f"unix://{server.dir}/server.sock", server.tcp_url.replace("bot:bot-secret@", ""))
+    for url in open_to_nobody:
+        with pytest.raises(UsageError, match="wants a password, and the URL has none") as refused:
+            async with BatchQueue(url, log=False):
+                pass
+        assert listed(str(refused.value)), str(refused.value)
+    for url in ("redis://bot:secret@localhost:99999", "redis://bot:se/cret@host"):
+        with pytest.raises(UsageError) as refused:
+            async with BatchQueue(url, log=False):
+                pass
+        assert listed(str(refused.value)), str(refused.value)
+        assert "cret" not in str(refused.value)
 
 
 async def test_a_server_that_is_not_there_is_said_with_its_url_and_without_its_password(server: Server) -> None:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from streambatch import _safety as safety
 from streambatch._explain import Explanation
-from streambatch.cli.doctor import CHECKS, examine
+from streambatch.cli.doctor import CHECKS, examine, show
 from streambatch.cli.doctor._facts import Facts, Node, Part, Watch
 from streambatch.cli.doctor._finding import OK
 
@@ -219,7 +220,41 @@ def test_what_cannot_be_looked_at_is_said_and_is_no_failure() -> None:
 def test_a_server_that_does_not_answer_is_one_error() -> None:
     away = replace(ONE, nodes=(Node("a:1", AWAY),), parts=(Part("00", AWAY),), refused=None)
     assert [(one.code, one.value) for one in examine(away) if one.level == "error"] == [("reach", AWAY)]
-    assert {level for code, level in levels(away).items() if code != "reach"} <= {OK, "unseen"}
+    assert {level for code, level in levels(away).items() if code != "reach"} == {"unseen"}
+    assert {"version", "role", "maxmemory", "clock", "rights", "namespace", "dead-letters"} <= set(levels(away))
+    quiet = replace(away, secret=False)
+    assert {level for code, level in levels(quiet).items() if code != "reach"} == {"unseen"}
+    assert levels(replace(away, private=False))["plain-password"] == "warning"
+    several = replace(CLUSTER, nodes=(Node("a:1", AWAY),), parts=(Part("00", AWAY),), refused=None, uncovered=None)
+    assert {level for code, level in levels(several).items() if code != "reach"} == {"unseen"}
+    assert {one.value for one in examine(several) if one.level == "unseen"} == {"the server does not answer"}
+
+
+def test_no_limit_of_memory_has_a_reason_of_its_own() -> None:
+    """That a server refuses messages at its limit is no danger of one that has none."""
+    why = {limit: next(one.why for one in examine(info(maxmemory=limit)) if one.code == "maxmemory") for limit in "01"}
+    assert why["0"] != why["1"]
+    assert "limit" not in why["0"]
+
+
+def test_what_goes_on_in_a_further_line_stands_below_its_beginning() -> None:
+    """At 40 columns, for every finding there can be; and no line is longer."""
+    for _, _, facts in CASES:
+        console = Console(width=40, highlight=False, markup=False, emoji=False)
+        with console.capture() as told:
+            show(examine(facts), "title", console)
+        for line in told.get().splitlines()[1:-1]:
+            assert len(line) <= 40, line
+            assert line[:9].strip() in ("", "error", "warning", "note", "ok", "not seen"), line
+
+
+def test_a_check_that_is_well_here_and_not_there_is_not_ok() -> None:
+    console = Console(width=200, highlight=False, markup=False, emoji=False)
+    with console.capture() as told:
+        show(examine(cluster(parts=(*CLUSTER.parts[:3], Part("03", "CLUSTERDOWN")))), "title", console)
+    (fine,) = [line for line in told.get().splitlines() if line.startswith("ok ")]
+    assert "role" in fine
+    assert "reach" not in fine
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from dataclasses import asdict
 from urllib.parse import quote
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from streambatch._connect import masked, scheme_of
@@ -70,26 +69,36 @@ async def _facts(url: str, namespace: str) -> Facts:
 
 
 def show(findings: Sequence[Finding], title: str, console: Console) -> None:
-    """The findings, for people."""
+    """The findings, for people: whatever goes on in a further line stands below its beginning."""
     console.print(title)
     for finding in findings:
         if finding.level in STYLES:
-            head = Text(finding.level.ljust(INDENT), STYLES[finding.level])
-            head.append(f"{finding.code}{_at(finding)}", "bold")
-            console.print(head.append(f": {finding.value}", ""))
-            console.print(Padding(Text(finding.why), (0, 0, 0, INDENT), expand=False))
-            console.print(Padding(Text(f"→ {finding.do}"), (0, 0, 1, INDENT), expand=False))
-    unseen = sorted({f"{finding.code} ({finding.value})" for finding in findings if finding.level == UNSEEN})
-    if unseen:
-        console.print(Text(f"could not look at {len(unseen)}: {', '.join(unseen)}"))
-    fine = list(dict.fromkeys(finding.code for finding in findings if finding.level == OK))
-    console.print(Text(f"ok: {', '.join(fine)}"))
+            head = Text(f"{finding.code}{_at(finding)}", "bold").append(f": {finding.value}", "")
+            _hang(console, Text(finding.level, STYLES[finding.level]), head)
+            _hang(console, Text(), Text(finding.why))
+            _hang(console, Text(), Text(f"→ {finding.do}"), 2)
+            console.print()
+    for why in dict.fromkeys(finding.value for finding in findings if finding.level == UNSEEN):
+        codes = dict.fromkeys(one.code for one in findings if one.level == UNSEEN and one.value == why)
+        _hang(console, Text("not seen"), Text(f"{why}: {', '.join(codes)}"))
+    worse = {finding.code for finding in findings if finding.level != OK}
+    fine = dict.fromkeys(finding.code for finding in findings if finding.level == OK and finding.code not in worse)
+    if fine:
+        _hang(console, Text("ok"), Text(", ".join(fine)))
     counts = {level: sum(finding.level == level for finding in findings) for level in (ERROR, WARNING, NOTE)}
     console.print(", ".join(f"{count} {level}{'' if count == 1 else 's'}" for level, count in counts.items()))
+
+
+def _hang(console: Console, head: Text, text: Text, deeper: int = 0) -> None:
+    """*head* in the margin, *text* beside it; the further lines of it *deeper* by so much."""
+    head.pad_right(INDENT - len(head))
+    for number, line in enumerate(text.wrap(console, max(20, console.width - INDENT - deeper))):
+        line.rstrip()
+        console.print(Text.assemble(head if not number else " " * (INDENT + deeper), line), soft_wrap=True)
 
 
 def _at(finding: Finding) -> str:
     return f" at {finding.where}" if finding.where else ""
 
 
-__all__ = ["CHECKS", "doctor", "examine"]
+__all__ = ["CHECKS", "doctor", "examine", "show"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from streambatch.cli.doctor._facts import Facts, Node, Watch
 from streambatch.cli.doctor._finding import (
     ERROR,
+    NO_ANSWER,
     NO_CONFIG,
     NO_INFO,
     NOTE,
@@ -50,8 +51,10 @@ def reach(facts: Facts) -> Iterator[Seen]:
 )
 def plain(facts: Facts) -> Iterator[Seen]:
     """Is a password sent in the clear?"""
-    if facts.secret:
-        yield Seen(OK if facts.private else WARNING, "TLS or local" if facts.private else "no TLS, not a local address")
+    if facts.secret and not facts.private:
+        yield Seen(WARNING, "no TLS, not a local address")
+    elif facts.secret:
+        yield unseen(NO_ANSWER) if _silent(facts) else Seen(OK, "TLS or local")
 
 
 @check(
@@ -62,8 +65,14 @@ def plain(facts: Facts) -> Iterator[Seen]:
 )
 def no_password(facts: Facts) -> Iterator[Seen]:
     """Is the server open to everybody in the network?"""
-    if not facts.secret:
+    if not facts.secret and _silent(facts):
+        yield unseen(NO_ANSWER)  # it may well want a password
+    elif not facts.secret:
         yield Seen(OK if facts.local else WARNING, "no password" + (", a local address" if facts.local else ""))
+
+
+def _silent(facts: Facts) -> bool:
+    return all(node.trouble for node in facts.nodes)
 
 
 @check(
@@ -86,7 +95,8 @@ def rights(facts: Facts) -> Iterator[Seen]:
             yield Seen(NOTE, name, do=f"only for {OPTIONAL[name]}: ACL SETUSER <user> {name}")
     if not needed:
         tried = facts.refused is not None and all(part.missing is not None for part in facts.parts if not part.trouble)
-        yield Seen(OK, "all that a queue needs") if tried else unseen("they could not be tried in the server's state")
+        state = NO_ANSWER if _silent(facts) else "they could not be tried in the server's state"
+        yield Seen(OK, "all that a queue needs") if tried else unseen(state)
 
 
 @check(
@@ -111,7 +121,7 @@ def cluster_state(facts: Facts) -> Iterator[Seen]:
     """Is every slot served?"""
     if facts.kind == "cluster":
         if facts.uncovered is None:
-            yield unseen("no node tells its slots")
+            yield unseen(NO_ANSWER if _silent(facts) else "no node tells its slots")
         else:
             yield Seen(ERROR if facts.uncovered else OK, f"{facts.uncovered} slots are served by no node")
 
@@ -128,7 +138,9 @@ def coverage(facts: Facts) -> Iterator[Seen]:
         return
     said = {node.config.get("cluster-require-full-coverage", "") for node in facts.nodes if not node.trouble}
     yield (
-        unseen(NO_CONFIG) if not said - {""} else Seen(NOTE if "yes" in said else OK, "yes" if "yes" in said else "no")
+        unseen(NO_ANSWER if _silent(facts) else NO_CONFIG)
+        if not said - {""}
+        else Seen(NOTE if "yes" in said else OK, "yes" if "yes" in said else "no")
     )
 
 

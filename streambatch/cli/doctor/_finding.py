@@ -8,7 +8,7 @@ docs/doctor.md is complete.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streambatch.cli.doctor._facts import Facts, Node
 
@@ -17,12 +17,13 @@ OK, UNSEEN, NOTE, WARNING, ERROR = LEVELS = ("ok", "unseen", "note", "warning", 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a check saw: level, value, and where; *do* in place of its row's, if this value wants something else."""
+    """What a check saw: level, value, and where; *do* and *why* in place of its row's, if this value wants others."""
 
     level: str
     value: str
     where: str = ""
     do: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Check:
         """What is to be told; nothing where the check does not apply."""
         for seen in self.look(facts):
             assert seen.level in (OK, UNSEEN, *self.levels), f"{self.code} says {seen.level}"
-            yield Finding(seen.level, self.code, seen.where, seen.value, self.why, seen.do or self.do)
+            yield Finding(seen.level, self.code, seen.where, seen.value, seen.why or self.why, seen.do or self.do)
 
 
 def check(code: str, *levels: str, why: str, do: str) -> Callable[[Callable[[Facts], Iterable[Seen]]], Check]:
@@ -68,14 +69,16 @@ def check(code: str, *levels: str, why: str, do: str) -> Callable[[Callable[[Fac
 
 
 def each(look: Callable[[Node], Seen | None]) -> Callable[[Facts], Iterator[Seen]]:
-    """A rule about one server, asked of each that answers; which one is said only where there are several."""
+    """A rule about one server, asked of each; which one is said only where there are several.
+
+    Of one that does not answer nothing is known, which is not the same as well.
+    """
 
     def all_of(facts: Facts) -> Iterator[Seen]:
         for node in facts.nodes:
-            seen = None if node.trouble else look(node)
+            seen = unseen(NO_ANSWER) if node.trouble else look(node)
             if seen is not None:
-                where = node.name if len(facts.nodes) > 1 else ""
-                yield Seen(seen.level, seen.value, where, seen.do)
+                yield replace(seen, where=node.name if len(facts.nodes) > 1 else "")
 
     return all_of
 
@@ -85,5 +88,6 @@ def unseen(what: str) -> Seen:
     return Seen(UNSEEN, what)
 
 
+NO_ANSWER = "the server does not answer"
 NO_CONFIG = "the server refuses CONFIG GET"
 NO_INFO = "INFO does not say"

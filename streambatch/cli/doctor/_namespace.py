@@ -12,11 +12,15 @@ from streambatch._explain import WAITING
 from streambatch._keys import LAYOUT
 from streambatch._settings import Settings
 from streambatch.cli.doctor._facts import Facts
-from streambatch.cli.doctor._finding import ERROR, NOTE, OK, WARNING, Check, Seen, check, unseen
+from streambatch.cli.doctor._finding import ERROR, NO_ANSWER, NOTE, OK, WARNING, Check, Seen, check, unseen
 
 NOTICED, LATE = 5.0, 31.0  # a poll a second; a lease and a poll, after which even a dead worker's thread is taken
 DEAD = Settings().dead_limit
 FAULTS = ("broken", "unindexed")
+
+
+def _silent(facts: Facts) -> bool:
+    return all(part.trouble for part in facts.parts)
 
 
 @check(
@@ -30,7 +34,7 @@ def known(facts: Facts) -> Iterator[Seen]:
     if any(part.meta for part in facts.parts):
         yield Seen(OK, facts.namespace)
     elif all(part.trouble for part in facts.parts):
-        yield unseen("no partition answers")
+        yield unseen(NO_ANSWER)
     else:
         yield Seen(NOTE, f"nothing is stored under {facts.namespace}")
 
@@ -44,7 +48,9 @@ def known(facts: Facts) -> Iterator[Seen]:
 def layout(facts: Facts) -> Iterator[Seen]:
     """Can this version read it?"""
     found = sorted({part.meta["layout"] for part in facts.parts if "layout" in part.meta})
-    if found:
+    if _silent(facts):
+        yield unseen(NO_ANSWER)
+    elif found:
         yield Seen(OK if found == [LAYOUT] else ERROR, f"{', '.join(found)}; this version reads {LAYOUT}")
 
 
@@ -59,7 +65,9 @@ def partitions(facts: Facts) -> Iterator[Seen]:
     """Do they belong together?"""
     found = sorted({part.meta["partitions"] for part in facts.parts if "partitions" in part.meta})
     empty = [part.name for part in facts.parts if not part.meta and not part.trouble]
-    if len(found) > 1:
+    if _silent(facts):
+        yield unseen(NO_ANSWER)
+    elif len(found) > 1:
         yield Seen(ERROR, f"{' and '.join(found)}")
     elif found and empty:
         yield Seen(WARNING, f"{found[0]}, of which {len(empty)} are empty: {', '.join(empty[:8])}")
@@ -78,7 +86,7 @@ def processes(facts: Facts) -> Iterator[Seen]:
     """Does anybody listen?"""
     heard = [part.listeners for part in facts.parts if part.listeners is not None]
     if not heard:
-        yield unseen("nobody could be counted")
+        yield unseen(NO_ANSWER if _silent(facts) else "nobody could be counted")
         return
     work = sum(part.count("due") + part.count("outbox") for part in facts.parts)
     yield Seen(
@@ -111,6 +119,8 @@ def outbox_late(facts: Facts) -> Iterator[Seen]:
 
 
 def _late(facts: Facts, head: str, *, paused: bool) -> Iterator[Seen]:
+    if _silent(facts):
+        yield unseen(NO_ANSWER)
     if not any(part.counts for part in facts.parts):
         return
     if paused:
@@ -125,10 +135,12 @@ def _paused(facts: Facts) -> bool:
     return any(part.counts.get("halted") == "1" for part in facts.parts)
 
 
-@check("paused", NOTE, why="No Run of the namespace starts; messages are kept.", do="await queue.resume()")
+@check("paused", NOTE, why="No Run of the namespace starts; messages are kept.", do="streambatch resume")
 def paused(facts: Facts) -> Iterator[Seen]:
     """Does somebody hold everything?"""
-    if any(part.counts for part in facts.parts):
+    if _silent(facts):
+        yield unseen(NO_ANSWER)
+    elif any(part.counts for part in facts.parts):
         yield Seen(NOTE, "the whole namespace") if _paused(facts) else Seen(OK, "no")
 
 
@@ -136,11 +148,13 @@ def paused(facts: Facts) -> Iterator[Seen]:
     "paused-threads",
     NOTE,
     why="No Run of these threads starts; their messages are kept.",
-    do='await queue.threads("parked"), and await queue.resume(thread)',
+    do="streambatch threads --state parked, and streambatch resume THREAD",
 )
 def paused_threads(facts: Facts) -> Iterator[Seen]:
     """Does somebody hold single threads?"""
-    if any(part.counts for part in facts.parts):
+    if _silent(facts):
+        yield unseen(NO_ANSWER)
+    elif any(part.counts for part in facts.parts):
         count = sum(part.count("parked") for part in facts.parts)
         yield Seen(NOTE if count else OK, f"{count} with something to do")
 
@@ -185,10 +199,12 @@ def threads(facts: Facts) -> Iterator[Seen]:
     ERROR,
     why="Batches or replies failed for good. A partition that has dead_limit of them (10,000 by default) buries no"
     " more: failing threads keep retrying.",
-    do="await queue.dead_letters(), then queue.redrive(id) or queue.discard(id): docs/runbook.md, dead letters",
+    do="streambatch dead list, then dead redrive ID or dead discard ID: docs/runbook.md, dead letters",
 )
 def dead(facts: Facts) -> Iterator[Seen]:
     """How many failed for good?"""
+    if _silent(facts):
+        yield unseen(NO_ANSWER)
     if not any(part.counts for part in facts.parts):
         return
     counts = [part.count("letters") for part in facts.parts]

@@ -133,7 +133,8 @@ def memory(node: Node) -> Seen:
         return unseen(NO_INFO)
     if not limit:
         told = f"no limit; {used / MIB:.0f} MiB used"
-        return Seen(NOTE, told, do="CONFIG SET maxmemory 2gb: without one the machine ends the server when it is full")
+        why = "Nothing stops it before the machine's memory is used up; then the system ends it, or everything swaps."
+        return Seen(NOTE, told, do="CONFIG SET maxmemory 2gb; and in its file: maxmemory 2gb", why=why)
     told = f"{used / MIB:.1f} of {limit / MIB:.1f} MiB used"
     return Seen(ERROR if used >= limit else WARNING if used >= NEARLY * limit else OK, told)
 

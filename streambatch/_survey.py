@@ -1,0 +1,189 @@
+"""What is going on in a namespace, for people: counts and the most urgent threads, at a cost that a page bounds.
+
+Theory of operation
+-------------------
+Two exchanges, however many threads there are. The first asks each partition for its counts and for the names at the
+heads of the three indexes, and at the tail of ``due``: what is overdue stands at the head, what runs or waits for its
+next try at the tail, because a lease and a back-off end later than what waits. The second looks at these threads. So
+the most urgent ones are always among those that were looked at, and where a page holds all there are, the counts by
+state are exact (``Board.whole``); else what runs is "at least so many", as nobody counts it in the server.
+
+It only reads: no script of these writes, nothing is joined, and a namespace that does not exist stays so. What it shows
+is a moment per thread, not one moment of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _scripts as scripts
+from ._explain import Explanation, Stats, age_of, explain, lease_of
+from ._rows import order
+from ._scripts import Call
+from ._store import Store
+from .errors import Refused
+
+LOOKED = ("stream", "window", "lease", "run", "last", "head")
+INDEXES = ("due", "outbox", "parked")
+PAGE, MANY = 100, 10_000
+#: Who needs an eye first; in a state the most overdue one.
+URGENCY = (
+    "broken", "unindexed", "overdue", "undelivered", "cancelling", "retrying", "delivering", "running", "waiting",
+    "parked", "idle",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A thread, as it was when it was looked at.
+
+    Attributes:
+        explanation: its state and why.
+        age: seconds since the oldest message came that waits or is in the batch; with a reply on its way, since the
+            newest one that it answers came. None if nothing is stored.
+        lease: seconds left of the lease, or None if nobody holds one.
+        fields: all that the look script said, by name; no content.
+    """
+
+    explanation: Explanation
+    age: float | None
+    lease: float | None
+    fields: Mapping[str, str]
+
+    @classmethod
+    def of(cls, thread: str, fields: Mapping[str, str]) -> Glance:
+        """From the fields of the look script."""
+        return cls(explain(thread, fields), age_of(fields), lease_of(fields), fields)
+
+    @property
+    def urgency(self) -> tuple[int, float]:
+        """Its place in a list: smaller is more urgent."""
+        state, wake = self.explanation.state, self.explanation.wake or 0.0
+        late = state == "waiting" and wake < 0
+        return URGENCY.index("overdue" if late else state), wake
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A namespace at a glance.
+
+    Attributes:
+        stats: the counts.
+        now: the server's time, seconds since 1970.
+        threads: the most urgent ones, the most urgent first.
+        states: of all threads that were looked at, how many are in which state.
+        oldest: the highest age among them, or None.
+        whole: all threads were looked at, so ``states`` counts all.
+    """
+
+    stats: Stats
+    now: float
+    threads: tuple[Glance, ...]
+    states: Mapping[str, int]
+    oldest: float | None
+    whole: bool
+
+
+class Survey:
+    """Looks at many threads at once. ``close`` it.
+
+    Args:
+        store: the server.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wires = store.wires()
+
+    async def board(self, count: int, page: int = PAGE) -> Board:
+        """Counts, and the *count* most urgent threads of a page. Raises StoreError."""
+        partitions = range(self._store.keys.partitions)
+        rows = await self._ask([call for p in partitions for call in self._first(p, page)])
+        total: dict[str, float] = {}
+        heads: dict[str, list[tuple[float, str]]] = {name: [] for name in (*INDEXES, "tail")}
+        now = 0.0
+        for p in partitions:
+            counts, *found = rows[p * 5 : p * 5 + 5]
+            fields = {row.decode(): value.decode() for row, value in zip(counts[::2], counts[1::2], strict=True)}
+            now = max(now, float(fields["now"]) / 1000)
+            Stats.add(total, fields)
+            for name, names in zip(heads, found, strict=True):
+                heads[name] += _scored(names)
+        stats = Stats.of(total)
+        chosen = [thread for name in INDEXES for _, thread in sorted(heads[name])[:page]]
+        chosen += [thread for _, thread in sorted(heads["tail"], reverse=True)[:page]]
+        seen = await self.look(dict.fromkeys(chosen))
+        return _board(stats, now, seen, count)
+
+    async def look(self, threads: Iterable[str]) -> tuple[Glance, ...]:
+        """Look at these threads, in one exchange. Raises StoreError."""
+        names = list(threads)
+        rows = await self._ask([self._look(name) for name in names])
+        return tuple(
+            Glance.of(name, {row[i].decode(): row[i + 1].decode() for i in range(0, len(row), 2)})
+            for name, row in zip(names, rows, strict=True)
+        )
+
+    async def held(self) -> int:
+        """How many threads somebody holds: Runs and deliveries under way; at most `MANY` are seen. Raises StoreError.
+
+        A held thread stands at the end of its lease, so only those with a moment in the future are looked at. Their
+        names are read in one step for each index: page by page, one whose lease is renewed meanwhile could be missed.
+        """
+        partitions = range(self._store.keys.partitions)
+        (counts,) = await self._ask([next(iter(self._first(0, 1)))])
+        now = float(dict(zip(counts[::2], counts[1::2], strict=True))[b"now"])
+        later = ("BYSCORE", "LIMIT", 0, MANY)
+        calls = [
+            (p, Call(None, (), ("ZRANGE", self._store.keys.of(p, name), f"({now:.0f}", "+inf", *later)))
+            for p in partitions
+            for name in ("due", "outbox")
+        ]
+        names = [name.decode() for row in await self._ask(calls) for name in row]
+        found = 0
+        for start in range(0, len(names), PAGE):
+            found += sum(glance.lease is not None for glance in await self.look(names[start : start + PAGE]))
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._wires.close()
+
+    def _first(self, partition: int, page: int) -> Iterable[tuple[int, Call]]:
+        shared = self._store.keys.shared(partition)
+        yield partition, Call(scripts.STATS, [*shared[:6], shared[9]], [self._store.clock])
+        for key in shared[1:4]:
+            yield partition, Call(None, (), ("ZRANGE", key, 0, page - 1, "WITHSCORES"))
+        yield partition, Call(None, (), ("ZRANGE", shared[1], 0, page - 1, "REV", "WITHSCORES"))
+
+    def _look(self, thread: str) -> tuple[int, Call]:
+        keys, p = self._store.keys, self._store.keys.partition(thread)
+        return p, Call(scripts.LOOK, [*keys.shared(p)[:5], *keys.some(p, thread, LOOKED)], [self._store.clock, thread])
+
+    async def _ask(self, calls: Sequence[tuple[int, Call]]) -> list[Any]:
+        answers = await self._wires.exchange(calls) if calls else []
+        for answer in answers:
+            if isinstance(answer, Refused):
+                raise answer
+        return answers
+
+
+def _scored(names: Sequence[Any]) -> list[tuple[float, str]]:
+    return [(float(names[i + 1]), names[i].decode()) for i in range(0, len(names), 2)]
+
+
+def _board(stats: Stats, now: float, seen: Sequence[Glance], count: int) -> Board:
+    states: dict[str, int] = {}
+    for glance in seen:
+        states[glance.explanation.state] = states.get(glance.explanation.state, 0) + 1
+    urgent = sorted(seen, key=lambda glance: glance.urgency)[:count]
+    ages = [glance.age for glance in seen if glance.age is not None and glance.explanation.state != "parked"]
+    whole = len(seen) >= stats.due + stats.undelivered + stats.parked
+    return Board(stats, now, tuple(urgent), states, max(ages, default=None), whole)
+
+
+def arrived(entry: str) -> float:
+    """When a message with this entry id came, seconds since 1970 by the server's clock."""
+    return order(entry)[0] / 1000

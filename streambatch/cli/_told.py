@@ -1,0 +1,123 @@
+"""How the verbs speak: plain text for people, JSON for programs, errors on stderr, and the exit codes.
+
+Theory of operation
+-------------------
+stdout has what was asked for and nothing else, stderr what is going on. Exit codes mean the same for every operator's
+verb: 0 done, 1 looked and it is not as wished (what exactly, its help says), 2 it could not be done, 130 Ctrl-C.
+
+Names of threads, authors and reasons come from elsewhere: what would command a terminal (control characters, escapes,
+marks that turn the direction of writing) is shown escaped, see `plain`. A pipe gets no escapes and no wrapped lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from streambatch.errors import StreambatchError
+
+OK, NOT_SO, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
+_DANGEROUS = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+WIDE = 1_000  # columns of a pipe: nothing is cut there
+
+
+def code_of(act: Callable[[], int]) -> int:
+    """The exit code of a verb; an error of ours becomes one sentence on stderr."""
+    try:
+        return act()
+    except StreambatchError as error:
+        print(f"streambatch: {error}", file=sys.stderr)
+        return COULD_NOT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def plain(text: str, most: int = 0) -> str:
+    """Text of somebody else's, harmless on a terminal and on one line; at most so many characters, if given."""
+    safe = "".join(_escaped(c) if unicodedata.category(c) in _DANGEROUS else c for c in text)
+    return f"{safe[: most - 1]}…" if 0 < most < len(safe) else safe
+
+
+def _escaped(character: str) -> str:
+    return repr(character)[1:-1] if not character.isprintable() else f"\\u{ord(character):04x}"
+
+
+def span(seconds: float | None) -> str:
+    """Seconds as people read them: 0.4 s, 12 s, 3 m 20 s, 2 h 05 m, 3 d 4 h; "" for None, a minus if it is over."""
+    if seconds is None:
+        return ""
+    sign, left = ("-" if seconds < 0 else ""), abs(seconds)
+    if left < 9.95:
+        return f"{sign}{left:.1f} s"
+    whole = round(left)
+    if whole < _MINUTE:
+        return f"{sign}{whole} s"
+    if whole < _HOUR:
+        return f"{sign}{whole // _MINUTE} m {whole % _MINUTE:02} s"
+    if whole < _DAY:
+        return f"{sign}{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} m"
+    return f"{sign}{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def moment(at: float) -> str:
+    """A moment in UTC, by the server's clock."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def some(count: int, what: str) -> str:
+    """``1 thread``, ``3 threads``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def console() -> Console:
+    """For stdout; a pipe gets plain text as wide as it comes, unless COLUMNS says how wide."""
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDE
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False, width=wide)
+
+
+def tell(what: RenderableType) -> None:
+    """Show it on stdout; lines of a pipe end where their text ends."""
+    out = console()
+    if sys.stdout.isatty():
+        out.print(what)
+        return
+    with out.capture() as said:
+        out.print(what)
+    print("\n".join(line.rstrip() for line in said.get().splitlines()))
+
+
+def table(*columns: str, right: tuple[str, ...] = (), last: str = "", wide: int = WIDE) -> Table:
+    """A table without lines; columns named in *right* stand to the right.
+
+    Where there are so many columns of text that it may not fit (*wide* is less than a pipe has), the column named
+    *last* gives way, and no other.
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=bool(last) and wide < WIDE)
+    for name in columns:
+        made.add_column(
+            name, justify="right" if name in right else "left", no_wrap=True, overflow="ellipsis",
+            ratio=1 if name == last and wide < WIDE else None,
+        )  # fmt: skip
+    return made
+
+
+def as_json(value: Any) -> None:
+    """For programs, on stdout; never with escapes of a terminal."""
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def say(text: str) -> None:
+    """What is going on, on stderr."""
+    print(text, file=sys.stderr, flush=True)

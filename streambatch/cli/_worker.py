@@ -1,0 +1,146 @@
+"""``streambatch worker module:queue``: run the queue of a module until a signal says stop.
+
+Theory of operation
+-------------------
+The module is the bot's own: it makes a `BatchQueue` with its runner and deliver callback and does not open it. Here it
+is imported, with the working directory on the path as ``python -m`` has it, opened, and kept open.
+
+The first SIGTERM or SIGINT drains: no new claims, and what runs gets the queue's ``drain_timeout``. The second one
+releases what still runs: each batch goes back without using up an attempt, and another worker has it within a second.
+The third one leaves at once, like a kill; then leases have to run out. Nothing is lost by any of them.
+
+Exit codes: 0 stopped by a signal, 1 the queue ended by itself, 2 it could not start, 130 at the third signal. So a
+supervisor may restart on failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from streambatch import BatchQueue
+from streambatch.cli._told import COULD_NOT, INTERRUPTED, NOT_SO, OK, say, some, span
+from streambatch.errors import StreambatchError, UsageError
+
+LOOK = 1.0  # seconds between two looks whether the queue still runs; they send nothing
+
+
+def worker(target: str) -> int:
+    """Run ``module:queue`` until a signal; returns the exit code. Raises StreambatchError if it cannot start."""
+    queue = _found(target)
+    return COULD_NOT if queue is None else asyncio.run(_Work(queue, target).go())
+
+
+def _found(target: str) -> BatchQueue | None:
+    """The queue; None if the module itself failed, of which the traceback has been shown."""
+    module, _, path = target.partition(":")
+    path = path or "queue"
+    if not all(name.isidentifier() for name in (*module.split("."), *path.split("."))):
+        raise UsageError(f"{target!r}: name a module and the queue in it, as in bot:queue or shop.bot:queue")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: object = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            return _failed(module, error)
+        raise UsageError(f"there is no module {error.name!r}, neither in {Path.cwd()} nor installed") from None
+    except Exception as error:  # noqa: BLE001 - a module of the user's may raise anything
+        return _failed(module, error)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise UsageError(f"module {module} has no {path}{_others(sys.modules[module])}")
+        found = getattr(found, name)
+    return _checked(found, target)
+
+
+def _failed(module: str, error: Exception) -> None:
+    traceback.print_exception(error)
+    say(f"streambatch: importing {module} failed, see above")
+
+
+def _others(module: object) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, BatchQueue)]
+    return f"; there is {', '.join(names)}" if names else ", and no other BatchQueue on its top level"
+
+
+def _checked(found: object, target: str) -> BatchQueue:
+    if not isinstance(found, BatchQueue):
+        raise UsageError(f"{target} is no BatchQueue but of type {type(found).__name__}")
+    if not found.roles:
+        raise UsageError(
+            f"{target} has neither a runner nor a deliver callback, so it would only submit:"
+            " BatchQueue(…, runner=…), @queue.deliver"
+        )
+    return found
+
+
+class _Work:
+    """A queue that is open until a signal."""
+
+    def __init__(self, queue: BatchQueue, target: str) -> None:
+        self._queue = queue
+        self._target = target
+        self._signals = 0
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[int] | None = None
+        self._opened = False
+        self._code = OK
+
+    async def go(self) -> int:
+        """Open it, keep it, close it; returns the exit code."""
+        self._task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        try:
+            async with self._queue:
+                self._opened = True
+                self._began()
+                await self._until_over()
+        except asyncio.CancelledError:
+            if not self._signals:
+                raise
+        except StreambatchError as error:
+            if not self._opened:
+                raise
+            say(f"streambatch: {error}")
+            return NOT_SO
+        except Exception as error:  # noqa: BLE001 - a bug: shown, and the supervisor starts it again
+            traceback.print_exception(error)
+            return NOT_SO
+        say("stopped" if self._opened else "stopped before it was open")
+        return self._code
+
+    def _began(self) -> None:
+        does = " and ".join(self._queue.roles)
+        say(f"{self._target}, namespace {self._queue.namespace}: {does}; process {os.getpid()}, Ctrl-C drains")
+
+    async def _until_over(self) -> None:
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._stop.wait()
+            if self._queue.health().reason.startswith("the queue's background task ended"):
+                say("streambatch: the queue ended by itself, which is a bug: please report it")
+                self._code = NOT_SO
+                return
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            running = some(self._queue.health().running, "Run")
+            grace = span(self._queue.settings.drain_timeout)
+            say(f"draining: {running} and deliveries under way get {grace}; the next signal releases them")
+            if not self._opened and self._task is not None:
+                self._task.cancel()  # it is still opening
+            self._stop.set()
+        elif self._signals == 2 and self._task is not None:
+            say("releasing what still runs: another worker has it at once; the next signal leaves")
+            self._task.cancel()
+        else:
+            os._exit(INTERRUPTED)

@@ -1,0 +1,156 @@
+"""`streambatch top` on a real terminal: the screen that a person sees, the keys, and how it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.cli.stage import CANARY, staged
+from tests.cli.terminal import ALTERNATE, LEFT, SHOWN, Terminal
+from tests.cli.tools import finish
+from tests.conftest import StartServer
+from tests.rig import Server
+
+pytestmark = pytest.mark.timeout(60)
+Open = Callable[..., Awaitable[Terminal]]
+LEAVES = "a namespace with something in every state is left as it is"
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Open]:
+    """Open terminals, which end with the test."""
+    started: list[Terminal] = []
+
+    async def start(*words: str, **options: Any) -> Terminal:
+        started.append(await Terminal.start(*words, **options))
+        return started[-1]
+
+    yield start
+    for terminal in started:
+        await terminal.close()
+
+
+@pytest.mark.leaves_keys(LEAVES)
+async def test_the_screen_shows_counts_and_the_most_urgent_first_and_q_leaves_it(
+    server: Server, namespace: str, opened: Open
+) -> None:
+    async with staged(server.url, namespace) as stage:
+        await stage.fill()
+        screen = await opened("top", "--namespace", namespace, "--every", "0.2", size=(140, 20), **stage.here)
+        await screen.until("THREAD", "parked 1", "Runs/min 0", "held")
+        lines = screen.lines
+        assert re.match(rf"streambatch top  \d\d:\d\d:\d\d UTC  namespace {namespace}, unix://\*\*\*@", lines[0])
+        counts = "waiting 2  running 1  retrying 1  undelivered 1  parked 1  paused no  dead 2"
+        assert lines[1] == counts
+        assert re.fullmatch(r"messages 5  oldest waiting \d.*  overdue 0.0 s  Runs/min 0", lines[2])
+        rows = [line.split() for line in lines[4:]]
+        assert rows[0] == ["THREAD", "STATE", "AGE", "MSGS", "TRY", "NEXT", "OWNER", "REASON"]
+        order = [row[1] for row in rows[1:] if row]
+        assert order == ["undelivered", "retrying", "running", "waiting", "waiting", "parked"]
+        assert "HTTP 429 from the chat" in lines[5]
+        assert "HTTP 503 from the provider" in lines[6]
+        assert re.search(r"slow +running +\d.* +1 +1 +\d+ s +\S+:\d+$", lines[7])
+        assert "evil\\x1b[2J\\n\\u202e" in screen.text
+        assert CANARY not in screen.text
+        assert ALTERNATE in screen.raw
+        assert screen.modes != screen.before
+        screen.give("q")
+        assert await screen.end() == 0
+    assert screen.modes == screen.before
+    assert screen.raw.rindex(LEFT) > screen.raw.rindex(ALTERNATE)
+    assert SHOWN in screen.raw[screen.raw.rindex(ALTERNATE) :]
+    assert b"bot-secret" not in screen.raw
+
+
+@pytest.mark.leaves_keys(LEAVES)
+@pytest.mark.parametrize("way", ["keys", "signal"])
+async def test_ctrl_c_and_sigterm_leave_the_terminal_as_it_was(
+    server: Server, namespace: str, opened: Open, way: str
+) -> None:
+    async with staged(server.url, namespace) as stage:
+        screen = await opened("top", "--namespace", namespace, "--every", "3600", **stage.here)
+        await screen.until("nothing waits, nothing runs")
+        screen.resize(40, 10)  # drawn anew at once, not at the next look
+        await screen.until("retrying 0\nundelivered 0")
+        if way == "keys":
+            screen.give("\x03")
+        else:
+            screen.child.send_signal(signal.SIGTERM)
+        assert await screen.end() == 0
+    assert screen.modes == screen.before
+    assert screen.raw.endswith((SHOWN, LEFT)) or LEFT in screen.raw[-40:]
+
+
+@pytest.mark.leaves_keys(LEAVES)
+async def test_it_follows_what_happens_and_the_size_of_the_terminal(
+    server: Server, namespace: str, opened: Open
+) -> None:
+    """Runs a minute come from the counter, a narrow screen drops the owner, a pause is said."""
+    async with staged(server.url, namespace) as stage:
+        screen = await opened("top", "--namespace", namespace, "--every", "0.1", size=(110, 20), **stage.here)
+        await screen.until("Runs/min 0")
+        await stage.say("slow")
+        await screen.until("running 1", "OWNER")
+        screen.resize(76, 12)
+        await screen.until("running 1", "THREAD", "REASON", "slow")
+        assert "OWNER" not in screen.text
+        await stage.queue.pause()
+        await screen.until("PAUSED: no Run of this namespace starts", "paused yes")
+        await stage.queue.resume()
+        stage.runner.let_go.set()
+        await screen.until("Runs/min", "running 0", "nothing runs")
+        found = re.search(r"Runs/min (\d+)", screen.text)
+        assert found is not None
+        assert int(found[1]) > 0
+        screen.give("q")
+        assert await screen.end() == 0
+
+
+@pytest.mark.leaves_keys(LEAVES)
+async def test_while_the_server_is_away_the_screen_says_so_and_it_comes_back(
+    start_server: StartServer, namespace: str, opened: Open
+) -> None:
+    server = start_server(aof="everysec")
+    async with staged(server.url, namespace) as stage:
+        screen = await opened("top", "--namespace", namespace, "--every", "0.1", **stage.here)
+        await screen.until("waiting 0")
+        server.kill9()
+        await screen.until("no answer since", "trying again", "waiting 0")
+        server.restart()
+        await stage.queue.stats()
+        await stage.say("slow")
+        await screen.until("running 1")
+        assert "no answer" not in screen.text
+        server.stop()  # frozen: it says nothing at all, and q leaves at once
+        screen.give("q")
+        assert await screen.end() == 0
+        server.cont()
+    assert screen.modes == screen.before
+
+
+@pytest.mark.leaves_keys(LEAVES)
+async def test_without_a_terminal_it_looks_once(server: Server, namespace: str) -> None:
+    async with staged(server.url, namespace) as stage:
+        await stage.fill()
+        code, out, err = await finish("top", "--namespace", namespace, **stage.here)
+        assert (code, err) == (0, "")
+        assert "\x1b" not in out
+        assert "running 1" in out
+        assert "slow " in out
+        assert CANARY not in out
+        code, out, err = await finish("top", "--namespace", namespace, "--json", "--count", "3", **stage.here)
+    told = json.loads(out)
+    counts = {"waiting": 2, "running": 1, "retrying": 1, "cancelling": 0, "undelivered": 1, "parked": 1, "dead": 2}
+    assert {name: told[name] for name in counts} == counts
+    assert (told["paused"], told["whole"], told["messages"], told["batches"]) == (False, True, 5, 1)
+    assert [row["thread"] for row in told["threads"]] == ["undelivered", "busy", "slow"]
+    slow = told["threads"][2]
+    assert slow["owner"]
+    assert 0 < slow["lease"] <= 30
+    assert (slow["state"], slow["in_batch"], slow["attempt"]) == ("running", 1, 1)
+    assert told["oldest"] >= slow["age"] > 0
