@@ -60,9 +60,12 @@ class Glance:
     @property
     def urgency(self) -> tuple[int, float]:
         """Its place in a list: smaller is more urgent."""
-        state, wake = self.explanation.state, self.explanation.wake or 0.0
-        late = state == "waiting" and wake < 0
-        return URGENCY.index("overdue" if late else state), wake
+        return URGENCY.index("overdue" if self.late else self.explanation.state), self.explanation.wake or 0.0
+
+    @property
+    def late(self) -> bool:
+        """Whether it is due for its first Run and nobody has taken it."""
+        return self.explanation.state == "waiting" and (self.explanation.wake or 0.0) < 0
 
 
 @dataclass(frozen=True, slots=True)

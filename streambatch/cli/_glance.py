@@ -55,7 +55,7 @@ def rows(glances: Iterable[Glance], wide: int, *, paused: bool = False) -> Table
             plain(told.thread, THREAD if roomy else NARROW), told.state, span(glance.age),
             str(told.waiting + told.in_batch), str(told.attempt or ""), span(wake),
             *((owner_of(told.owner),) if roomy else ()), why_of(glance, paused=paused),
-            style=STYLES.get(told.state, ""),
+            style="yellow" if glance.late else STYLES.get(told.state, ""),
         )  # fmt: skip
     return made
 

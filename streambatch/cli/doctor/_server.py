@@ -47,9 +47,7 @@ def program(node: Node) -> tuple[str, str]:
 def version(node: Node) -> Seen:
     """Is it new enough?"""
     said = node.info.get("redis_version", "")
-    if not said:
-        return unseen(NO_INFO)
-    return Seen(ERROR if safety.too_old(said) else OK, " ".join(program(node)))
+    return Seen(ERROR if safety.too_old(said) else OK, " ".join(program(node))) if said else unseen(NO_INFO)
 
 
 @check(
@@ -132,9 +130,9 @@ def memory(node: Node) -> Seen:
     if used is None or limit is None:
         return unseen(NO_INFO)
     if not limit:
-        told = f"no limit; {used / MIB:.0f} MiB used"
         why = "Nothing stops it before the machine's memory is used up; then the system ends it, or everything swaps."
-        return Seen(NOTE, told, do="CONFIG SET maxmemory 2gb; and in its file: maxmemory 2gb", why=why)
+        do = "CONFIG SET maxmemory 2gb; and in its file: maxmemory 2gb"
+        return Seen(NOTE, f"no limit; {used / MIB:.0f} MiB used", do=do, why=why)
     told = f"{used / MIB:.1f} of {limit / MIB:.1f} MiB used"
     return Seen(ERROR if used >= limit else WARNING if used >= NEARLY * limit else OK, told)
 
