@@ -233,9 +233,7 @@ class Sweep:
                         None, (), ("XRANGE", claim.lease.keys[0], claim.first, claim.last)
                     )
                     seen += [(thread, entry[0].decode()) for entry in entries]
-                    await side.store.settle(
-                        claim.lease, batch, Answer(), "", go_on=False, **({"cancelled": True} if claim.cancel else {})
-                    )
+                    await side.store.settle(claim.lease, batch, Answer(), "", go_on=False, cancelled=bool(claim.cancel))
                 elif isinstance(claim, Handover):
                     await side.store.delivered(claim.lease, go_on=False)
                 elif claim.word == "broken":
