@@ -140,8 +140,8 @@ def chat(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
     _install(session, extras=EXTRAS, groups=["test"], more=MODEL + TLC)
-    # Two at a time: most tests wait for processes and windows. Later arguments win, so `-n 0` runs them one by one.
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+    # Three at a time, on two cores: most tests wait for processes and windows. Later arguments win: `-n 0` is one by one.
+    session.run("python", "-m", "pytest", "-n", "3", *session.posargs)
 
 
 @nox.session
