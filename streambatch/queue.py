@@ -316,8 +316,8 @@ class BatchQueue:
 
     def _entry(
         self, thread: str, content: object, message_id: str | int | None, author: str | int | None,
-        sent_at: datetime | None, metadata: Mapping[str, Json] | None, debounce: Seconds | None, carrier: Carrier, *,
-        now: bool,
+        sent_at: datetime | None, metadata: Mapping[str, Json] | None, debounce: Seconds | None,
+        carrier: Carrier | None = None, *, now: bool,
     ) -> Entry:  # fmt: skip
         s = self.settings
         given = "" if message_id is None else id_of(message_id, "message_id")
