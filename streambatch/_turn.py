@@ -258,7 +258,8 @@ class Turn:
     def _announce(self, work: Work, batch: Batch) -> None:
         if batch.attempt > 1:
             self._emit(Restarted(batch.thread, batch.id, len(batch.messages), batch.attempt))
-        late = max(0.0, asyncio.get_running_loop().time() - work.due)
+        # The server's moments are whole milliseconds, and so is what is told of the distance to one.
+        late = max(0, int((asyncio.get_running_loop().time() - work.due) * 1000)) / 1000
         self._emit(Started(batch.thread, batch.id, len(batch.messages), batch.attempt, work.waited, late))
 
     async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:

@@ -33,7 +33,8 @@ WIDE = 1_000  # columns of a pipe: nothing is cut there
 def code_of(act: Callable[[], int]) -> int:
     """The exit code of a verb; an error of ours becomes one sentence on stderr."""
     try:
-        return act()
+        code = act()
+        sys.stdout.flush()  # here, where a reader that is gone is no error; at the end of the program it is one
     except StreambatchError as error:
         print(f"streambatch: {error}", file=sys.stderr)
         return COULD_NOT
@@ -42,6 +43,7 @@ def code_of(act: Callable[[], int]) -> int:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    return code
 
 
 def plain(text: str, most: int = 0) -> str:
@@ -119,5 +121,6 @@ def as_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """What is going on, on stderr."""
+    """What is going on, on stderr, after what stdout has so far."""
+    sys.stdout.flush()
     print(text, file=sys.stderr, flush=True)

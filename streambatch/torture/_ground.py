@@ -57,7 +57,7 @@ class Ground:
         scheme = url.partition(":")[0]
         if scheme in ("sentinel", "cluster"):
             raise UsageError(f"torture stands between the workers and one server; give a redis:// URL, not {scheme}://")
-        if scheme not in ONE:
+        if scheme not in ONE and scheme != "memory":  # that one is refused below, with its reason
             raise UsageError(f"{masked(url)!r}: a URL for torture begins with {'://, '.join(ONE)}:// or embedded:")
         self.means = means
         self._client: Any = client_of(url, Settings(), 4)[0]

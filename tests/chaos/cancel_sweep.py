@@ -36,7 +36,7 @@ from tests.chaos.cancel_stories import CALLS, Scene, Story
 from tests.chaos.counted import play
 from tests.rig import Server, wait_for
 from tests.rig.servers import kinds
-from tests.rig.topologies import TOPOLOGIES, Behind, built
+from tests.rig.topologies import SERVED, Behind, built
 
 MOST = 300
 
@@ -187,13 +187,13 @@ def lines(found: dict[str, Sweep]) -> Iterator[str]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.cancel_sweep", description=__doc__)
-    parser.add_argument("--topology", choices=TOPOLOGIES, action="append")
+    parser.add_argument("--topology", choices=SERVED, action="append")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--sample", type=float, default=1.0, help="the share of points that are played (1: all)")
     parser.add_argument("--kind", choices=tuple(kinds()), default=next(iter(kinds())), help="of server")
     told = parser.parse_args()
     began, found = time.monotonic(), dict[str, Sweep]()
-    for topology in told.topology or TOPOLOGIES:
+    for topology in told.topology or SERVED:
         found[topology] = asyncio.run(swept(topology, told.kind, seed=told.seed, sample=told.sample))
         print(f"{topology}: {time.monotonic() - began:.0f} s", flush=True)
     print(*lines(found), sep="\n")

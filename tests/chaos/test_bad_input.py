@@ -81,7 +81,7 @@ async def deliver(reply: Reply) -> None:
 
 WRONG: dict[str, Make] = {
     "an unknown scheme": lambda: BatchQueue("http://localhost"),
-    "a scheme of a later version": lambda: BatchQueue("memory://"),
+    "a path in memory": lambda: BatchQueue("memory://a/b"),
     "no URL at all": lambda: BatchQueue("localhost:6379"),
     "an empty URL": lambda: BatchQueue(""),
     "no target": lambda: BatchQueue(cast("Any", None)),

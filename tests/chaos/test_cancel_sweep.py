@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.cancel_stories import CALLS, public
 from tests.chaos.cancel_sweep import swept
 from tests.rig.servers import kinds
-from tests.rig.topologies import TOPOLOGIES
+from tests.rig.topologies import SERVED
 
 SAMPLE = {"standalone": 0.5, "sentinel": 0.1, "cluster": 0.1, "embedded": 0.1}
 
@@ -17,7 +17,7 @@ def test_every_public_coroutine_has_a_story() -> None:
     assert set(CALLS) == public()
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", SERVED)
 async def test_calls_cancelled_anywhere_on_each_topology(topology: str) -> None:
     """I11, P15: each call, cold and warm, at its first await and a sample of the others: nothing leaks, all goes on."""
     made = await swept(topology, next(iter(kinds())), seed=1, sample=SAMPLE[topology])

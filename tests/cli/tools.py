@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 def environment(url: str | None) -> dict[str, str]:
     """The environment of a chat with the provider at *url*, or with none."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "STREAMBATCH_"))}
+    kept.pop("PYTHONUNBUFFERED", None)  # a user has it not, and it hides what stays in a buffer
     given = {} if url is None else {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
     return {**kept, **given, "PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "200"}
 

@@ -148,7 +148,11 @@ class Book:
 
     def _run(self, words: list[str]) -> tuple[int, str]:
         """The exit code of a verb and all that it says, as a terminal of 110 columns would show it."""
-        kept = {name: value for name, value in os.environ.items() if name not in ("LINES", "STREAMBATCH_URL")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("LINES", "STREAMBATCH_URL", "PYTHONUNBUFFERED")
+        }
         env = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "STREAMBATCH_URL": "embedded:./bot-data"}
         done = subprocess.run(
             [sys.executable, "-m", "streambatch", *words], cwd=self._folder, env=env, text=True, timeout=30,

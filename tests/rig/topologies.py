@@ -31,7 +31,8 @@ from tests.rig.process import ROOT
 from tests.rig.servers import ADMIN_PASSWORD, BOT_PASSWORD, Server, admit_bot, kinds, watchdog
 from tests.rig.several import Nodes, Sentinels
 
-TOPOLOGIES = ("standalone", "sentinel", "cluster", "embedded", "memory")
+SERVED = ("standalone", "sentinel", "cluster", "embedded")  # by processes
+TOPOLOGIES = (*SERVED, "memory")
 
 
 class Embedded:
