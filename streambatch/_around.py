@@ -24,6 +24,8 @@ from ._ports import Carrier, Run, Tracer
 from .errors import UsageError
 
 _EMPTY: Carrier = {}
+_VERBS = ("submitting", "running", "delivering")
+MOST = 1024  # bytes of a carrier, names and values together; a W3C context has some 60, 600 with its state
 
 
 class _Nothing(AbstractContextManager[Carrier]):
@@ -35,6 +37,14 @@ class _Nothing(AbstractContextManager[Carrier]):
 
 
 _NOTHING = _Nothing()
+
+
+def _bounded(carrier: Carrier) -> Carrier:
+    """As text. Raises ValueError if it is much: it counts as a part of the message or the reply."""
+    given = {str(name): str(value) for name, value in carrier.items()}
+    if sum(len(name.encode()) + len(value.encode()) for name, value in given.items()) > MOST:
+        raise ValueError(f"a carrier has {MOST} bytes at most")
+    return given
 
 
 class _Guarded(AbstractContextManager[Carrier]):
@@ -51,7 +61,7 @@ class _Guarded(AbstractContextManager[Carrier]):
             self._inside = inside
             if not carrier:
                 return _EMPTY
-            return {str(name): str(value) for name, value in cast("Carrier", carrier).items()}
+            return _bounded(cast("Carrier", carrier))
         except BaseException as error:  # noqa: BLE001 - see the theory of operation
             failed(self._opened, "entering", error)
             return _EMPTY
@@ -65,10 +75,10 @@ class _Guarded(AbstractContextManager[Carrier]):
 
 
 class Around:
-    """The tracer among the listeners, if there is one. Raises UsageError if there are two."""
+    """The tracer among the listeners, if there is one. Raises UsageError if there are two, or a part of one."""
 
     def __init__(self, listeners: Iterable[object] = ()) -> None:
-        tracers = [one for one in listeners if callable(getattr(one, "running", None))]
+        tracers = [one for one in listeners if all(callable(getattr(one, verb, None)) for verb in _VERBS)]
         if len(tracers) > 1:
             raise UsageError("two of the listeners are tracers; a message can carry the context of one")
         self._tracer = cast("Tracer", tracers[0]) if tracers else None

@@ -43,6 +43,8 @@ from ._turn import Turn
 from ._worker import Worker, kept
 from .errors import QueueClosed, StoreError, UsageError
 
+CLOSING = 10.0  # seconds that a runner or a listener gets to close
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -187,17 +189,20 @@ class Life:
         if self.ours:
             await attempt_closed(self.client)
         await self._closed("runner", self._runner)
-        for listener in self._listeners:
-            await self._closed("listener", listener)
-        if self._embedded is not None:
-            await self._embedded.aclose()
+        try:
+            for listener in self._listeners:
+                await self._closed("listener", listener)
+        finally:
+            if self._embedded is not None:
+                await self._embedded.aclose()
 
     async def _closed(self, what: str, owner: object) -> None:
         closer: Any = getattr(owner, "aclose", None)
         if closer is not None:
             try:
-                await closer()
-            except Exception as error:  # noqa: BLE001 - it must not hide why the block ended, nor keep the server up
+                async with asyncio.timeout(CLOSING):
+                    await closer()
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not hide why the block ended
                 self.emit(Warned(what, f"the {what}'s aclose() failed: {place_of(error)}"))
 
     def _heard(self, partition: int, word: str, argument: str) -> None:

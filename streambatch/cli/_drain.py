@@ -28,7 +28,7 @@ from streambatch._survey import Glance
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
 from streambatch.cli._told import COULD_NOT, NOT_SO, OK, as_json, console, say, some, span, tell
-from streambatch.errors import Unreachable, UsageError
+from streambatch.errors import Refused, Unreachable, UsageError
 
 EVERY = 0.25
 SHOWN = 10
@@ -103,8 +103,10 @@ async def _wait(reach: Reach, until: float, *, runs: bool) -> tuple[Left | None,
     while True:
         try:
             left, error = await _look(reach, runs=runs), ""
-        except Unreachable as away:
-            left, error = None, str(away)
+        except (Unreachable, Refused) as away:
+            if isinstance(away, Refused) and not away.passing:
+                raise
+            left, error = None, str(away)  # away, or loading what it has
         if left is not None and (left.empty(runs=runs) or left.hopeless(runs=runs)):
             return left, left.hopeless(runs=runs)
         now = time.monotonic()

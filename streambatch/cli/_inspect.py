@@ -101,6 +101,8 @@ async def _inspect(where: Where, thread: str, count: int, *, show: bool) -> Sigh
 
 async def _messages(reach: Reach, glance: Glance, count: int, *, show: bool) -> tuple[Stored, ...]:
     store, thread = reach.store, glance.explanation.thread
+    if count == 0:
+        return ()
     key = store.keys.some(store.keys.partition(thread), thread, ("stream",))[0]
     try:
         rows: list[Any] = await store.control(None, (), ("XRANGE", key, "-", "+", "COUNT", count))

@@ -16,6 +16,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,7 @@ WIDE = 1_000  # columns of a pipe: nothing is cut there
 
 def code_of(act: Callable[[], int]) -> int:
     """The exit code of a verb; an error of ours becomes one sentence on stderr."""
+    code = OK
     try:
         code = act()
         sys.stdout.flush()  # here, where a reader that is gone is no error; at the end of the program it is one
@@ -42,7 +44,6 @@ def code_of(act: Callable[[], int]) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     return code
 
 
@@ -121,6 +122,7 @@ def as_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """What is going on, on stderr, after what stdout has so far."""
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    """What is going on, on stderr, after what stdout has so far; if nobody listens any more, the work still goes on."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)

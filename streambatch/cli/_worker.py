@@ -135,12 +135,12 @@ class _Work:
         if self._signals == 1:
             running = some(self._queue.health().running, "Run")
             grace = span(self._queue.settings.drain_timeout)
-            say(f"draining: {running} and deliveries under way get {grace}; the next signal releases them")
             if not self._opened and self._task is not None:
                 self._task.cancel()  # it is still opening
             self._stop.set()
+            say(f"draining: {running} and deliveries under way get {grace}; the next signal releases them")
         elif self._signals == 2 and self._task is not None:
-            say("releasing what still runs: another worker has it at once; the next signal leaves")
             self._task.cancel()
+            say("releasing what still runs: another worker has it at once; the next signal leaves")
         else:
             os._exit(INTERRUPTED)

@@ -139,9 +139,9 @@ class OpenTelemetryListener:
             case Delivered():
                 span.set_attribute("streambatch.outcome", "delivered")
             case Retrying() | DeliveryFailed():
-                _failed(span, "retried", event.cause, event.error)
+                _failed(span, "retried", event.cause, _place(event.cause, event.error))
             case Dead():
-                _failed(span, "dead", event.cause, event.reason)
+                _failed(span, "dead" if event.stored else "retried", event.cause)
             case _:
                 pass
 
@@ -188,10 +188,16 @@ class OpenTelemetryListener:
         span.set_attribute("messaging.batch.message_count", len(run.batch.messages))
 
 
-def _failed(span: Span, outcome: str, cause: str, error: str) -> None:
+def _place(cause: str, error: str) -> str:
+    """What an event says of an error, if that is its class and place, which is so for all but our own errors."""
+    return error if error.startswith(f"{cause} at ") else ""
+
+
+def _failed(span: Span, outcome: str, cause: str, place: str = "") -> None:
+    """Type and place, never the words of an error: those of ours name threads and messages, others may hold content."""
     span.set_attribute("streambatch.outcome", outcome)
     span.set_attribute("error.type", cause or "_OTHER")
-    span.set_status(Status(StatusCode.ERROR, error))
+    span.set_status(Status(StatusCode.ERROR, place or cause or None))
 
 
 def _carrier(span: Span) -> Carrier:

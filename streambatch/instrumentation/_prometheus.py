@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from math import nan
 from time import time
 from typing import Any, Literal, NamedTuple
@@ -216,8 +216,9 @@ class PrometheusListener:
             yield
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
+            self._forget(queue.limits.scope if queue.limits is not None else "")
+            self._set("process_ready", False)
 
     # ── events ──
 
@@ -275,13 +276,13 @@ class PrometheusListener:
             self._outcome["lost"]()
 
     def _dead(self, event: Dead) -> None:
+        (self._failures if event.kind == "batch" else self._undelivered)[event.cause]()
         if not event.stored:
             self._full()
-            return
-        self._letters[event.kind]()
+        else:
+            self._letters[event.kind]()
         if event.kind == "batch":
-            self._outcome["dead"]()
-            self._failures[event.cause]()
+            self._outcome["dead" if event.stored else "retried"]()
 
     def _back(self, event: StoreBack) -> None:
         self._away.set(0)
@@ -326,6 +327,7 @@ class PrometheusListener:
             self._set("scope_parked", about.state in ("parked", "probing"), scope)
             self._set("scope_runs", about.running, scope)
         self._set("queue_refreshed_timestamp_seconds", time())
+        self._away.set(0)  # it answers; the queue that found it away may have been left before it was back
 
     def _forget(self, scope: str) -> None:
         """Nobody knows how much waits."""

@@ -150,7 +150,7 @@ class _Cutter:
             yield _Block(opening.start(), code, close, end, indent, fence, info)
 
     def _long(self, line: str) -> bool:
-        return self._length(line.rstrip()) > self._limit // 4
+        return self._length(line) > self._limit // 4
 
     def _block(self, place: int) -> _Block | None:
         """The block that a place is in."""

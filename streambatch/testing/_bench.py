@@ -139,7 +139,7 @@ async def settled(queue: BatchQueue, *, within: float = HOUR) -> Stats:
         if clock is not None:
             await clock.idle()
         stats = await queue.stats()
-        if not stats.due and not stats.undelivered:
+        if not stats.undelivered and (not stats.due or (stats.paused and not await _runs(queue))):
             return stats
         if passed >= within:
             raise AssertionError(f"after {within:g} s there is still something to do: {await left(queue, stats)}")
@@ -148,6 +148,12 @@ async def settled(queue: BatchQueue, *, within: float = HOUR) -> Stats:
         else:
             await asyncio.sleep(ASK)
             passed += ASK
+
+
+async def _runs(queue: BatchQueue) -> bool:
+    """Whether something runs in a paused namespace, whose threads all stay in the index."""
+    threads = await queue.threads("due", count=1_000)
+    return any([(await queue.explain(info.thread)).state == "running" for info in threads])
 
 
 async def left(queue: BatchQueue, stats: Stats) -> str:

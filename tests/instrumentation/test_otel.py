@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, context
 
-from streambatch import Batch, BatchQueue, Lost, Message, Reply, TooLarge
+from streambatch import Batch, BatchQueue, DeadLetter, Lost, Message, Reply, StoreError, TooLarge
 from streambatch._messages import TRACE
 from streambatch.instrumentation import OpenTelemetryListener
 from tests.conftest import StartChild
@@ -224,6 +224,22 @@ async def test_a_submit_that_is_refused_says_so(scene: Scene) -> None:
     assert (span["attributes"]["error.type"], span["attributes"]["streambatch.outcome"]) == ("TooLarge", "failed")
     assert (span["status"], span["events"]) == ("ERROR", [])
     assert "secret" not in json.dumps(span)
+
+
+async def test_the_words_of_our_errors_stand_in_no_span(scene: Scene, stage: Stage) -> None:
+    """They name threads and messages; a span has the class alone."""
+
+    async def play(batch: Batch, run: Any) -> str:
+        if batch.attempt == 1:
+            raise StoreError("thread 'secret-t' is busy")
+        raise DeadLetter("the person secret-p is gone")
+
+    stage.play = play
+    queue = await scene.queue(runner=stage.answer)
+    await queue.submit("t", "hi", now=True)
+    await wait_for(lambda: len(named(scene.here(), "process")) == 2, "two Runs")
+    assert [span["said"] for span in named(scene.here(), "process")] == ["StoreError", "DeadLetter"]
+    assert "secret" not in json.dumps(scene.here())
 
 
 async def test_closing_in_a_run_releases_it(scene: Scene) -> None:

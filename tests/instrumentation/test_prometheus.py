@@ -80,7 +80,13 @@ EVENTS: list[tuple[sb.Event, dict[tuple[str, ...], float]]] = [
     ),
     (
         sb.Dead("t", "b", "batch", "why", stored=False),
-        {("streambatch_dead_letters_full_total",): 1, ("streambatch_dead_letters_total", "batch"): 0},
+        {("streambatch_dead_letters_full_total",): 1, ("streambatch_dead_letters_total", "batch"): 0,
+         ("streambatch_runs_total", "retried"): 1, ("streambatch_runs_total", "dead"): 0},
+    ),
+    (
+        sb.Dead("t", "b", "reply", "why", cause="OSError"),
+        {("streambatch_delivery_failures_total", "OSError"): 1, ("streambatch_dead_letters_total", "reply"): 1,
+         ("streambatch_runs_total", "dead"): 0},
     ),
     (sb.Parked("acme/large", 5, "why"), {("streambatch_parks_total", "acme/large"): 1}),
     (sb.Repaired("t", "window"), {("streambatch_repairs_total",): 1}),
@@ -261,6 +267,7 @@ async def test_a_watch_ends_with_its_block(stage: Stage, registry: CollectorRegi
             lambda: registry.get_sample_value("streambatch_process_ready", {"queue": stage.namespace}) == 0, "its end"
         )
     assert asyncio.all_tasks() == before
+    assert math.isnan(registry.get_sample_value("streambatch_queue_messages", {"queue": stage.namespace}) or 0)
     with pytest.raises(sb.UsageError, match="the queue is 'default'"):
         async with metrics.watch(BatchQueue("embedded:")):
             pass

@@ -19,6 +19,7 @@ from streambatch import (
     Event,
     Queued,
     Reply,
+    Retry,
     Retrying,
     Run,
     Started,
@@ -26,7 +27,9 @@ from streambatch import (
     Tracer,
     UsageError,
     Warned,
+    _life,
 )
+from streambatch._around import MOST
 from tests.integration.stage import FAST, Stage
 from tests.rig import wait_for
 
@@ -160,13 +163,16 @@ class Broken(Scribe):
             if self.how == "left":
                 raise RuntimeError("secret")
 
+    def submitting(self, thread: str) -> Any:
+        return self._scope("submit", {"much": "x" * MOST} if self.how == "too much" else {"from": thread})
+
     def running(self, run: Run) -> Any:
         if self.how == "opened":
             raise RuntimeError("secret")
         return super().running(run)
 
 
-@pytest.mark.parametrize("how", ["opened", "entered", "left", "swallows", "no mapping"])
+@pytest.mark.parametrize("how", ["opened", "entered", "left", "swallows", "no mapping", "too much"])
 async def test_a_tracer_that_fails_changes_nothing(how: str, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """It is noted without its words; submit, retry, Run and delivery go their way."""
     broken = Broken(how)
@@ -191,6 +197,64 @@ async def test_a_tracer_that_fails_changes_nothing(how: str, stage: Stage, caplo
     assert [batch.attempt for batch in stage.runs] == [1, 2]
     assert ("listener" in caplog.text) == (how != "swallows")
     assert "secret" not in caplog.text
+
+
+async def test_a_part_of_a_tracer_is_a_listener(stage: Stage) -> None:
+    """Whoever has something else of the name is only called with events."""
+
+    class Meter:
+        running = staticmethod(lambda: 3)
+
+        def __call__(self, event: Event) -> None:
+            """Count."""
+
+    queue = await stage.opened(runner=stage.answer, listeners=[Meter()])
+    assert await (await queue.submit("t", "hi", now=True)).reply(10) is not None
+
+
+async def test_a_listener_that_does_not_close_is_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving the queue ends, also if an exporter hangs or cancels itself; the next listener is closed, too."""
+    monkeypatch.setattr(_life, "CLOSING", 0.05)
+    closed = list[str]()
+
+    class Closer:
+        def __init__(self, how: str) -> None:
+            self.how = how
+
+        def __call__(self, event: Event) -> None:
+            """Nothing."""
+
+        async def aclose(self) -> None:
+            closed.append(self.how)
+            if self.how == "hangs":
+                await asyncio.Event().wait()
+            if self.how == "cancels":
+                raise asyncio.CancelledError
+
+    queue = BatchQueue(
+        stage.server.url, namespace=stage.namespace, listeners=[Closer(how) for how in ("hangs", "cancels", "ends")],
+        **FAST,
+    )  # fmt: skip
+    async with queue:
+        pass
+    assert closed == ["hangs", "cancels", "ends"]
+
+
+async def test_a_long_retry_is_told_as_it_is(stage: Stage) -> None:
+    """An index names a minute at most, and is looked at again then; people are told when the Run is really tried."""
+
+    async def play(batch: Batch, run: Any) -> str:
+        raise Retry(after=590)
+
+    stage.play = play
+    queue = await stage.worker()
+    await queue.submit("t", "hi", now=True)
+    await wait_for(lambda: any(isinstance(event, Retrying) for event in stage.events), "the failure")
+    found = await queue.explain("t")
+    assert found.state == "retrying"
+    assert found.wake is not None
+    assert 500 < found.wake <= 590
+    assert f"in {found.wake:.1f} s" in found.reason
 
 
 def test_two_tracers_are_one_too_many() -> None:

@@ -97,6 +97,7 @@ def test_in_code_nothing_at_all_is_left_out(code: list[str], limit: int) -> None
 
 
 @given(st.text(alphabet="`~ \nab\r\t>", max_size=400), st.integers(16, 80))
+@example("```" + " " * 20 + "\ncode and more code", 16)
 def test_whatever_it_is_pieces_fit_and_no_letter_is_lost(text: str, limit: int) -> None:
     """Fences of any length, in the wrong places, longer than a piece."""
     pieces = split_markdown(text, limit)

@@ -68,6 +68,19 @@ async def test_what_is_paused_is_not_waited_for_and_yet_pending(streambatch_benc
         await assert_nothing_pending(queue)
 
 
+async def test_what_a_paused_namespace_keeps_is_not_waited_for(streambatch_bench: Bench) -> None:
+    async with streambatch_bench.queue(runner=(runner := ScriptedRunner("a", "b"))) as queue:
+        await queue.submit("s", "hi", now=True)
+        await settled(queue)
+        await queue.pause()
+        await queue.submit("t", "hi")
+        assert (await settled(queue)).paused
+        assert len(runner.batches) == 1
+        await queue.resume()
+        await settled(queue)
+        await assert_nothing_pending(queue)
+
+
 async def test_settled_works_on_a_real_server(server: Server, namespace: str) -> None:
     runner, deliver = ScriptedRunner(Lasts(0.05, "a")), ScriptedDeliver()
     fast: dict[str, Any] = {"debounce": 0.01, "log": False, "namespace": namespace}
