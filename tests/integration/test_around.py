@@ -15,6 +15,7 @@ from streambatch import (
     Answered,
     Batch,
     BatchQueue,
+    Cancelled,
     Delivered,
     Event,
     Queued,
@@ -208,6 +209,10 @@ async def test_a_part_of_a_tracer_is_a_listener(stage: Stage) -> None:
         def __call__(self, event: Event) -> None:
             """Count."""
 
+    async def play(batch: Batch, run: Any) -> str:
+        return "hello"
+
+    stage.play = play
     queue = await stage.opened(runner=stage.answer, listeners=[Meter()])
     assert await (await queue.submit("t", "hi", now=True)).reply(10) is not None
 
@@ -255,6 +260,8 @@ async def test_a_long_retry_is_told_as_it_is(stage: Stage) -> None:
     assert found.wake is not None
     assert 500 < found.wake <= 590
     assert f"in {found.wake:.1f} s" in found.reason
+    await queue.cancel("t")
+    await wait_for(lambda: any(isinstance(event, Cancelled) for event in stage.events), "its end")
 
 
 def test_two_tracers_are_one_too_many() -> None:

@@ -49,9 +49,10 @@ def test_a_life_breaks_nothing(start_server: StartServer, seed: int) -> None:
     assert town.verdict.looks > figures.runs
 
 
-@pytest.mark.parametrize("seed", [4, 198, 391])
+@pytest.mark.parametrize("seed", [4, 140, 198, 391])
 def test_a_life_that_once_found_something(one: Server, seed: int) -> None:
     """4: after a foreign key a thread whose reply is handed over was in two indexes. 198: our own clock went back.
+    140: the judge mixed two Runs of one fence.
     391: a stale replica had forgotten that a process delivers, and replies were left to nobody."""
     town, _ = play(seed, one)
     assert town.verdict.wrong == []

@@ -217,8 +217,9 @@ class Verdict:
             self.fail(f"I3: Runs of {batch.thread} in {whose} and {process.name} have the same fence {run.fence}")
 
     def said(self, process: Any, run: Any, answer: Answer) -> None:
-        """A Run is about to return."""
-        if not process.dead:
+        """A Run is about to return. One that a stale replica forgot speaks for nobody: its fence was given again."""
+        whose = self.known.fences.get((run.batch.thread, run.fence), process.name)
+        if not process.dead and whose == process.name:
             self.given.said(run, answer)
             self._said[run.batch.thread, run.fence] = tuple(message.text for message in run.batch.messages)
             self._texts[run.batch.thread, run.fence] = run.batch.text
