@@ -67,9 +67,9 @@ class Bench:
     """
 
     def __init__(self, start: datetime = DAWN, *, limit: float = HOUR, patience: float = 0.0) -> None:
-        self.clock = Clock(start, limit=limit, patience=patience)
+        self.clock: Clock = Clock(start, limit=limit, patience=patience)
         self._name = uuid4().hex
-        self.url = f"memory://{self._name}"
+        self.url: str = f"memory://{self._name}"
         self.events: list[Event] = []
 
     def __enter__(self) -> Self:

@@ -70,7 +70,7 @@ class Clock:
     def __init__(self, start: datetime = DAWN, *, limit: float = HOUR, patience: float = 0.0) -> None:
         if start.tzinfo is None:
             raise UsageError("a clock starts at an aware datetime (with a time zone)")
-        self.start = start.replace(microsecond=start.microsecond // 1000 * 1000)
+        self.start: datetime = start.replace(microsecond=start.microsecond // 1000 * 1000)
         self.limit = limit
         self.patience = patience
         self._ms = 0

@@ -125,10 +125,11 @@ class ScriptedRunner:
     """
 
     def __init__(self, *steps: Step, then: Step = echo, kind: str = "", history: bool = False) -> None:
-        self.kind, self.history = kind, history
+        self.kind: str = kind
+        self.history: bool = history
         self.batches: list[Batch] = []
-        self.running = 0
-        self.cancelled = 0
+        self.running: int = 0
+        self.cancelled: int = 0
         self._script = Script(steps, then)
 
     async def run(self, batch: Batch, run: Run) -> Answers:
