@@ -23,8 +23,6 @@ from ._settings import ms
 from ._store import PRODUCER_TTL, Store
 from .errors import StoreError, UsageError
 
-_LOOK = ("stream", "window", "lease", "run", "last", "head")
-
 
 class Desk:
     """Operator verbs of a namespace.
@@ -42,8 +40,7 @@ class Desk:
     async def look(self, thread: str) -> dict[str, str]:
         """Everything there is to say about a thread, by name."""
         store = self._store
-        p = store.keys.partition(thread)
-        keys = [*store.keys.shared(p)[:5], *store.keys.some(p, thread, _LOOK)]
+        keys = store.keys.looked(store.keys.partition(thread), thread)
         row = await store.control(scripts.LOOK, keys, [store.clock, thread])
         return {row[i].decode(): row[i + 1].decode() for i in range(0, len(row), 2)}
 
@@ -104,8 +101,7 @@ class Desk:
         """Counts over all partitions; O(partitions)."""
         total: dict[str, float] = {}
         for p in range(self._store.keys.partitions):
-            shared = self._store.keys.shared(p)
-            row = await self._store.control(scripts.STATS, [*shared[:6], shared[9]], [self._store.clock])
+            row = await self._store.control(scripts.STATS, self._store.keys.counted(p), [self._store.clock])
             fields = {row[i].decode(): row[i + 1].decode() for i in range(0, len(row), 2)}
             Stats.add(total, fields)
         return Stats.of(total)

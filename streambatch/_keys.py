@@ -74,3 +74,13 @@ class Keys:
     def producer(self, partition: int, uuid: str) -> str:
         """Where a process' last applied call is remembered."""
         return f"{self._prefix[partition]}producer:{uuid}"
+
+    def looked(self, partition: int, thread: str) -> list[str]:
+        """What the look script reads, in its order."""
+        kinds = ("stream", "window", "lease", "run", "last", "head")
+        return [*self.shared(partition)[:5], *self.some(partition, thread, kinds)]
+
+    def counted(self, partition: int) -> list[str]:
+        """What the stats script reads, in its order."""
+        shared = self.shared(partition)
+        return [*shared[:6], shared[9]]

@@ -25,7 +25,6 @@ from ._scripts import Call
 from ._store import Store
 from .errors import Refused
 
-LOOKED = ("stream", "window", "lease", "run", "last", "head")
 INDEXES = ("due", "outbox", "parked")
 PAGE, MANY = 100, 10_000
 #: Who needs an eye first; in a state the most overdue one.
@@ -156,14 +155,14 @@ class Survey:
 
     def _first(self, partition: int, page: int) -> Iterable[tuple[int, Call]]:
         shared = self._store.keys.shared(partition)
-        yield partition, Call(scripts.STATS, [*shared[:6], shared[9]], [self._store.clock])
+        yield partition, Call(scripts.STATS, self._store.keys.counted(partition), [self._store.clock])
         for key in shared[1:4]:
             yield partition, Call(None, (), ("ZRANGE", key, 0, page - 1, "WITHSCORES"))
         yield partition, Call(None, (), ("ZRANGE", shared[1], 0, page - 1, "REV", "WITHSCORES"))
 
     def _look(self, thread: str) -> tuple[int, Call]:
         keys, p = self._store.keys, self._store.keys.partition(thread)
-        return p, Call(scripts.LOOK, [*keys.shared(p)[:5], *keys.some(p, thread, LOOKED)], [self._store.clock, thread])
+        return p, Call(scripts.LOOK, keys.looked(p, thread), [self._store.clock, thread])
 
     async def _ask(self, calls: Sequence[tuple[int, Call]]) -> list[Any]:
         answers = await self._wires.exchange(calls) if calls else []

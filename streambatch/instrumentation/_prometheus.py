@@ -217,7 +217,7 @@ class PrometheusListener:
         finally:
             task.cancel()
             await asyncio.wait([task])
-            self._forget(queue.limits.scope if queue.limits is not None else "")
+            self._forget(_scope_of(queue))
             self._set("process_ready", False)
 
     # ── events ──
@@ -307,7 +307,7 @@ class PrometheusListener:
         self._set("process_free", health.free)
         self._set("process_intake", health.intake)
         self._set("process_poll_age_seconds", nan if health.last_poll is None else health.last_poll)
-        scope = queue.limits.scope if queue.limits is not None else ""
+        scope = _scope_of(queue)
         try:
             await self._ask(queue, scope)
         except StreambatchError:  # the server is away, as the events say, or the queue was closed
@@ -341,3 +341,8 @@ class PrometheusListener:
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         self._made[name].labels(self.namespace, *labels).set(value)
+
+
+def _scope_of(queue: BatchQueue) -> str:
+    """What the Runs of a queue share with others, or ""."""
+    return queue.limits.scope if queue.limits is not None else ""

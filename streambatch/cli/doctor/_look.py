@@ -42,7 +42,6 @@ PAGE, PAGES = 20, 64  # threads that are looked at, and partitions whose threads
 QUICK = 2.0  # seconds for a Sentinel or a node
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SLOTS = 16_384
-LOOKED = ("stream", "window", "lease", "run", "last", "head")
 LOCAL = ("localhost", "::1", "")
 
 Lacks = Callable[[str], None]  # takes a rule that the user's ACL lacks
@@ -219,7 +218,7 @@ async def _part(client: Client, keys: Keys, place: int, page: int) -> Part:
         missing = await _missing(wire, keys, place)
         calls = [
             plain("HGETALL", shared[0]),
-            Call(scripts.STATS, [*shared[:6], shared[9]], [""]),
+            Call(scripts.STATS, keys.counted(place), [""]),
             plain("SPUBLISH", shared[8], "doctor"),
             plain("ZRANGE", shared[1], 0, page - 1) if page else plain("ZRANGE", shared[1], 1, 0),
         ]
@@ -264,9 +263,7 @@ def _rule(error: object, usual: str) -> str:
 async def _page(wire: Wire, keys: Keys, place: int, due: Any) -> tuple[Explanation, ...]:
     """What the most urgent threads are doing."""
     names = [] if isinstance(due, Refused) else [name.decode() for name in due]
-    calls = [
-        Call(scripts.LOOK, [*keys.shared(place)[:5], *keys.some(place, name, LOOKED)], ["", name]) for name in names
-    ]
+    calls = [Call(scripts.LOOK, keys.looked(place, name), ["", name]) for name in names]
     rows = await wire.exchange(calls) if calls else []
     return tuple(
         explain(name, pairs(row)) for name, row in zip(names, rows, strict=True) if not isinstance(row, Refused)
@@ -276,7 +273,7 @@ async def _page(wire: Wire, keys: Keys, place: int, due: Any) -> tuple[Explanati
 async def _tried(client: Client, keys: Keys, lacks: Lacks) -> bool:
     """Try what is sent outside of scripts; whether all of it could be."""
     shared = keys.shared(0)
-    whole = Call(scripts.STATS, [*shared[:6], shared[9]], [""]).command(text=True)
+    whole = Call(scripts.STATS, keys.counted(0), [""]).command(text=True)
     tries = [("+ping", plain("PING")), ("+wait", plain("WAIT", 0, 1)), ("+eval", Call(None, (), whole))]
     tries.append(("+ssubscribe", plain("SSUBSCRIBE", shared[8])))  # the last: afterwards the connection is no good
     wire = Wire(at(client, shared[0]), START)
