@@ -46,12 +46,11 @@ async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
-typing = Typing(show_status, every=60)  # Slack forgets it after two minutes
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
     namespace="slack",
-    listeners=[typing],
+    listeners=[typing := Typing(show_status, every=60)],  # Slack forgets it after two minutes
     submit_timeout=3_600,  # while the server is away events wait here, as Slack sends them three times more at most
 )
 
@@ -76,13 +75,12 @@ async def on_message(event: dict[str, str]) -> None:
     text = html.unescape(said.replace(f"<@{me['user_id']}>", "")).strip()
     if text and (direct or event["type"] == "app_mention"):  # edits and deletions are messages without a text
         ts = event.get("thread_ts") or (None if direct else event["ts"])
-        thread = f"{channel}:{ts}" if ts else channel
+        thread, to = f"{channel}:{ts}" if ts else channel, {"channel": channel, "thread_ts": ts}
         if text.lower() in ("stop", "/stop"):  # ends the Run, and drops what waits behind it
             await queue.cancel(thread)
             typing.stop(thread)  # a backlog that is dropped before its Run has no event
             await show_status(thread, "")
         else:  # the message's ts makes it idempotent: an event that comes again is stored once
-            to = {"channel": channel, "thread_ts": ts}
             await queue.submit(thread, text, message_id=event["ts"], author=event["user"], metadata=to)
 
 
