@@ -17,8 +17,10 @@ the next one begins with the opening fence and its info string again. So each pi
 lost but white space at borders, and nothing is added but fences. A border is never in a fence, nor where it would leave
 a block without code. A block of code that the text itself never closes is closed.
 
-A fence whose line is longer than a quarter of the limit is taken for text, so that there is always room for code. Other
-marks, ``**bold**`` over a border for example, are not looked at.
+There is always room for code: an info string that would make the repeated line longer than a quarter of the limit is
+not repeated, and a block whose marks alone are longer, or whose opening line is longer than half of the limit, is taken
+for text as a whole, with the fence that closes it. Other marks, ``**bold**`` over a border for example, are not looked
+at.
 """
 
 from __future__ import annotations
@@ -135,19 +137,16 @@ class _Cutter:
         """The blocks of code, in order."""
         at, text = 0, self._text
         while opening := _FENCE.search(text, at):
-            at = opening.end()
-            if self._long(opening[0]):
-                continue
             indent, fence, info = opening[1], opening[2], opening[3].strip()
-            close = end = len(text)
-            code = min(at + 1, end)
+            code = min(opening.end() + 1, len(text))
             again = rf"^[ \t]{{0,{len(indent) + 3}}}{fence[0]}{{{len(fence)},}}(?=[^\S\n]*$)"
-            for closing in re.compile(again, re.MULTILINE).finditer(text, code):
-                if not self._long(closing[0]):
-                    close, end = closing.start(), closing.end()
-                    break
-            at = end
-            yield _Block(opening.start(), code, close, end, indent, fence, info)
+            closing = re.compile(again, re.MULTILINE).search(text, code)
+            close, at = closing.span() if closing else (len(text), len(text))
+            marks = closing[0] if closing else f"{indent}{fence}"
+            if self._length(opening[0]) > self._limit // 2 or self._long(f"{indent}{fence}") or self._long(marks):
+                continue
+            info = "" if self._long(f"{indent}{fence}{info}") else info
+            yield _Block(opening.start(), code, close, at, indent, fence, info)
 
     def _long(self, line: str) -> bool:
         return self._length(line) > self._limit // 4
@@ -186,7 +185,7 @@ class _Cutter:
         for place in self._borders(at, far):
             if self._fits(at, place):
                 return place
-        raise AssertionError("there is always a border: fences take half of a piece at most")
+        raise AssertionError("there is always a border: fences take three quarters of a piece at most")
 
     def _fits(self, at: int, end: int) -> bool:
         return self._length(self._piece(at, end)) <= self._limit

@@ -61,6 +61,8 @@ def bare(text: str) -> str:
 @example("```py", 40, characters)
 @example("a\n```\n```\nb", 40, characters)
 @example("x" * 36 + "\n```\n" + "y" * 100, 40, characters)
+@example("  ```` c++ \n  ````  ", 40, characters)  # an opening line of more than a quarter
+@example("  ```` c++ \n" + "y" * 100 + "\n  ````\nb", 40, characters)
 def test_pieces_fit_their_fences_are_in_pairs_and_the_text_is_whole(text: str, limit: int, count: Length) -> None:
     pieces = split_markdown(text, limit, length=count)
     assert all(0 < count(piece) <= limit for piece in pieces)
@@ -138,6 +140,8 @@ def test_whatever_it_is_pieces_fit_and_no_letter_is_lost(text: str, limit: int) 
         ),
         ("Never closed:\n```py\nabc", 40, ["Never closed:\n```py\nabc\n```"]),
         ("Only begun:\n```py\n", 40, ["Only begun:\n```py\n```"]),
+        ("```js run\nabcdefgh\n```", 20, ["```js run\nabcdef\n```", "```\ngh\n```"]),  # no room to say it again
+        ("```" + "p" * 30 + "\ncode\n```\nand text", 44, ["```" + "p" * 30 + "\ncode\n```", "and text"]),
         ("`" * 40, 16, ["`" * 16, "`" * 16, "`" * 8]),
         ("no ``` fence ``` here", 40, ["no ``` fence ``` here"]),
     ],
