@@ -51,7 +51,7 @@ class Pace:
 QUICK = Pace(4.0, (3.0, 5.0, 12.0), 1.0, 4.0, 1.0)
 STEADY = Pace(30.0, (12.0, 30.0), 5.0, 8.0, 4.0)
 SLOW = Pace(120.0, (30.0, 60.0), 20.0, 15.0, 12.0)
-CALM = Pace(600.0, (30.0, 60.0), 60.0, 40.0, 48.0)  # a night and a day, in which hints and looks are far apart
+CALM = Pace(600.0, (30.0, 60.0), 60.0, 20.0, 48.0)  # a night and a day, in which hints and looks are far apart
 PACES = (QUICK, QUICK, STEADY, STEADY, SLOW, SLOW, SLOW, CALM)
 
 WEATHERS = (0.0, 1.0, 2.0, 4.0, 5.0)  # times a storm
