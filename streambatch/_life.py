@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ._around import Around
-from ._connect import attempt_closed, check, client_of, masked, scheme_of
+from ._connect import START, attempt_closed, check, client_of, masked, scheme_of
 from ._desk import Desk
 from ._due import LONGEST, Slots
 from ._echo import Echo
@@ -112,7 +112,7 @@ class Life:
         opened._embedded = embedded
         try:
             await check(client, plan.keys, plan.settings, emit)
-            await opened.store.join()
+            await opened.store.join(START)
             if embedded is not None and embedded.alone:
                 await opened.desk.forfeit(embedded.opened_at)
         except BaseException as error:

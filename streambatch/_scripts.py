@@ -219,9 +219,9 @@ class Wire:
             moved(self._pool)
         return [_ours(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def call(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
+    async def call(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg], extra: float = 0.0) -> Any:
         """One call; raises Refused instead of returning it."""
-        answer = (await self.exchange([Call(script, keys, argv)]))[0]
+        answer = (await self.exchange([Call(script, keys, argv)], extra))[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -353,7 +353,7 @@ def _denied(error: BaseException | None) -> Refused | None:
 
 
 def _plain(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:200]
 
 
 def _ours(error: Exception) -> StoreError | UsageError:

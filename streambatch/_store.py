@@ -294,13 +294,13 @@ class Store:
 
     # ── one call on the control connection ──
 
-    async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg]) -> Any:
-        """One call, sent again a few times; only for what is harmless twice."""
+    async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg], extra: float = 0.0) -> Any:
+        """One call, sent again a few times, with *extra* seconds each; only for what is harmless twice."""
         count, place = 0, self.keys.place(keys[0] if keys else str(argv[1])) if spread(self._client) else 0
         while True:
             try:
                 async with self._locks.setdefault(place, asyncio.Lock()):
-                    answer = await self._control(place).call(script, keys, argv)
+                    answer = await self._control(place).call(script, keys, argv, extra)
                     self.heard(None, place)
                     return answer
             except (Unreachable, Refused) as error:
@@ -342,12 +342,12 @@ class Store:
                 raise answer
         return call.unpack(answers[0]), Replicated(answers[1] if call.replicas is not None else 0)
 
-    async def join(self) -> None:
+    async def join(self, extra: float = 0.0) -> None:
         """Join all partitions, 0 first: layout and number checked, the role remembered. Raises UsageError."""
         for partition in range(self.keys.partitions):
             keys = [self.keys.of(partition, "meta"), self.keys.producer(partition, self.producer)]
             argv = [self.keys.partitions, int(self.hands), PRODUCER_TTL]
-            awaited = await self.control(scripts.ATTACH, keys, argv)
+            awaited = await self.control(scripts.ATTACH, keys, argv, extra)
             if awaited == b"awaited" and partition == 0 and self.runs and not self.hands:
                 self._emit(Warned("deliverer", AWAITED))
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import redis.asyncio
 
-from streambatch import Batch, BatchQueue, Dead, DurabilityUnknown, Lost, Part, Replicas, StoreError, UsageError
+from streambatch import Batch, BatchQueue, Dead, DurabilityUnknown, Lost, Part, Replicas, StoreError, UsageError, _life
 from streambatch._rows import Work
 from tests.conftest import StartServer
 from tests.integration.bench import Bench, Side
@@ -196,6 +196,29 @@ async def start_in_vain(side: Side, work: Work) -> None:
         request.answer.set_exception(StoreError("the server is away"))
     await asyncio.wait([task])
     assert isinstance(task.exception(), StoreError)
+
+
+@pytest.mark.standalone("a server with its own options or rights")
+async def test_a_slow_server_at_the_start_is_waited_for_however_short_the_lease_is(
+    start_server: StartServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is held yet, so to join is one call of up to 5 s, not several of half a second on new connections."""
+    server = start_server()
+    admin, checked = server.admin(), _life.check
+
+    async def opening(pause: float) -> int:
+        async def check(*args: Any) -> None:
+            await checked(*args)
+            if pause:
+                await asyncio.to_thread(admin.execute_command, "CLIENT", "PAUSE", round(1000 * pause), "WRITE")
+
+        monkeypatch.setattr(_life, "check", check)
+        before = await asyncio.to_thread(admin.info, "stats")
+        async with BatchQueue(server.url, namespace=namespace, log=False, lease=0.6):
+            after = await asyncio.to_thread(admin.info, "stats")
+        return after["total_connections_received"] - before["total_connections_received"]
+
+    assert await opening(1.2) == await opening(0)
 
 
 async def test_a_start_that_fails_leaves_no_error_that_nobody_looked_at(bench: Bench) -> None:
