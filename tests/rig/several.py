@@ -17,6 +17,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from tests.rig.clients import connect
 from tests.rig.servers import ADMIN_PASSWORD, BOT_PASSWORD, Server, free_port, kinds, watchdog
@@ -30,7 +31,7 @@ def until(true: Callable[[], object], what: str, deadline: float = DEADLINE) -> 
     """Wait for other processes."""
     ends = time.monotonic() + deadline
     while time.monotonic() < ends:
-        with contextlib.suppress(NoConnection, ResponseError, OSError):
+        with contextlib.suppress(NoConnection, NoAnswer, ResponseError, OSError):
             if true():
                 return
         time.sleep(0.02)
@@ -51,7 +52,7 @@ class Sentinels:
     def __init__(self, kind: str, options: tuple[str, ...] = (), *, down: int = 1500) -> None:
         self.down = down
         self.servers: list[Server] = []
-        self.ports = [free_port() for _ in range(3)]
+        self.ports: list[int] = []
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._watchdogs: dict[int, subprocess.Popen[bytes]] = {}
         try:
@@ -67,14 +68,36 @@ class Sentinels:
         master, replica = self.servers
         replica.admin().execute_command("REPLICAOF", "127.0.0.1", master.port)
         replica.admin().execute_command("CONFIG", "REWRITE")
-        self._files = [
-            _configured(port, master, self.SERVICE, number, self.down) for number, port in enumerate(self.ports)
-        ]
         until(lambda: replica.admin().info()["master_link_status"] == "up", "the replica")
         self.kind = kind
-        for number in range(len(self.ports)):
+        self._files = [_folder(master, number) / "sentinel.conf" for number in range(3)]
+        for number in range(3):
+            self._first(number)
+        try:
+            until(self.agreed, "the Sentinels to know each other")
+        except RuntimeError as error:
+            logs = "\n".join((file.parent / "log").read_text(errors="replace")[-2000:] for file in self._files)
+            raise RuntimeError(f"{error}\n{logs}") from None
+
+    def _first(self, number: int) -> None:
+        """Start a Sentinel for the first time; try other ports while the chosen one is taken."""
+        for _ in range(5):
+            port = free_port()
+            _configure(self._files[number], port, self.servers[0], self.SERVICE, self.down)
+            self.ports[number:] = [port]
             self.start_sentinel(number)
-        until(self.agreed, "the Sentinels to know each other")
+            with contextlib.suppress(RuntimeError):
+                until(lambda: self._is_up(number), "a Sentinel")
+                return
+            self.kill_sentinel(number)
+        raise RuntimeError(f"no Sentinel started:\n{(self._files[number].parent / 'log').read_text(errors='replace')}")
+
+    def _is_up(self, number: int) -> bool:
+        """Whether it is this one that answers at its port; RuntimeError if it ended."""
+        process = self._processes[number]
+        if process.poll() is not None:
+            raise RuntimeError("it ended")
+        return self.ask(number, "INFO", "server")["process_id"] == process.pid
 
     def start_sentinel(self, number: int) -> None:
         """Start one of the Sentinels, for the first time or again."""
@@ -155,18 +178,21 @@ class Sentinels:
             server.close()
 
 
-def _configured(port: int, master: Server, service: str, number: int, down: int) -> Path:
-    """Write the configuration of a Sentinel, and say where it is."""
+def _folder(master: Server, number: int) -> Path:
+    """Make the folder of a Sentinel."""
     folder = Path(master.dir) / f"sentinel{number}"
     folder.mkdir()
-    file = folder / "sentinel.conf"
+    return folder
+
+
+def _configure(file: Path, port: int, master: Server, service: str, down: int) -> None:
+    """Write the configuration of a Sentinel."""
     file.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder}/log\n"
+        f"port {port}\nbind 127.0.0.1\ndir {file.parent}\nlogfile {file.parent}/log\n"
         f"sentinel monitor {service} 127.0.0.1 {master.port} 2\n"
         f"sentinel auth-user {service} admin\nsentinel auth-pass {service} {ADMIN_PASSWORD}\n"
         f"sentinel down-after-milliseconds {service} {down}\nsentinel failover-timeout {service} 3000\n"
     )
-    return file
 
 
 class Nodes:
