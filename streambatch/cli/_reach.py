@@ -77,7 +77,12 @@ class Guest(Store):
 
     async def join(self) -> None:
         """What a process of the bot does when the server has forgotten the namespace. Raises UsageError."""
-        raise UsageError(
+        raise self.gone
+
+    @property
+    def gone(self) -> UsageError:
+        """That the namespace was there."""
+        return UsageError(
             f"namespace {self.keys.namespace!r}, or a part of it, was there and is not any more (FLUSHALL? a server"
             " that came back empty?). A verb does not make it anew; the processes of the bot do"
         )
@@ -139,7 +144,7 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         except Unreachable as error:
             raise StoreError(f"{shown}: {_dotless(error)}; is it up, and is the URL right?") from None
         except Refused as error:
-            raise StoreError(f"{shown}: {_dotless(error)}; streambatch doctor says more") from None
+            raise Refused(f"{shown}: {_dotless(error)}; streambatch doctor says more", error.code) from None
         settings = Settings(partitions=partitions, dedup_window=LONGEST)
         store = Guest(client, Keys(where.namespace, partitions), settings, Plain(), _unheard)
         survey = Survey(store)

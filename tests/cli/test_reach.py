@@ -54,9 +54,10 @@ async def _drained(queue: BatchQueue) -> bool:
 
 def test_what_a_cancel_leaves_lives_as_long_as_any_settings_can_say() -> None:
     Settings(dedup_window=_reach.LONGEST, reply_retention=_reach.LONGEST)
-    for more in (lambda: Settings(dedup_window=_reach.LONGEST + 1), lambda: Settings(reply_retention=_reach.LONGEST + 1)):
-        with pytest.raises(UsageError):
-            more()
+    with pytest.raises(UsageError):
+        Settings(dedup_window=_reach.LONGEST + 1)
+    with pytest.raises(UsageError):
+        Settings(reply_retention=_reach.LONGEST + 1)
 
 
 @pytest.mark.parametrize("words", [("pause",), ("resume", "a"), ("cancel", "a")], ids=lambda words: words[0])
