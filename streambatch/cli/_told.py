@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -38,12 +38,12 @@ def code_of(act: Callable[[], int]) -> int:
         code = act()
         sys.stdout.flush()  # here, where a reader that is gone is no error; at the end of the program it is one
     except StreambatchError as error:
-        print(f"streambatch: {error}", file=sys.stderr)
+        say(f"streambatch: {error}")
         return COULD_NOT
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unheard(sys.stdout)
     return code
 
 
@@ -125,4 +125,12 @@ def say(text: str) -> None:
     """What is going on, on stderr, after what stdout has so far; if nobody listens any more, the work still goes on."""
     with suppress(OSError):
         sys.stdout.flush()
+    try:
         print(text, file=sys.stderr, flush=True)
+    except OSError:
+        unheard(sys.stderr)
+
+
+def unheard(stream: TextIO) -> None:
+    """Nobody reads it any more: what is still in it must not be an error (exit code 120) when the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
