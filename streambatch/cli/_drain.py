@@ -32,7 +32,7 @@ from streambatch._explain import Stats
 from streambatch._survey import Glance, Motion
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import COULD_NOT, NOT_SO, OK, as_json, console, say, some, span, tell
+from streambatch.cli._told import COULD_NOT, NOT_SO, OK, as_json, columns, say, some, span, tell
 from streambatch.errors import Refused, Unreachable, UsageError
 
 EVERY = 0.25
@@ -101,7 +101,7 @@ async def _drain(where: Where, timeout: float, *, runs: bool, json: bool) -> int
         print(f"{'nothing runs' if runs else 'drained'}, after {span(took)}{_note(left, runs=runs)}")
     else:
         print(f"not drained after {span(took)}: {why or 'the timeout'}\nleft: {left}")
-        tell(rows(left.threads, console().width, paused=left.stats.paused))
+        tell(rows(left.threads, columns(), paused=left.stats.paused))
     return OK if done else NOT_SO
 
 

@@ -25,7 +25,7 @@ from streambatch._messages import decode_reply, id_of
 from streambatch._rows import messages_of
 from streambatch._survey import Glance, arrived
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import NOT_SO, OK, WIDE, as_json, console, moment, plain, say, some, span, table, tell
+from streambatch.cli._told import NOT_SO, OK, as_json, columns, moment, plain, say, some, span, table, tell
 from streambatch.errors import Refused, StoreError
 
 WORKER = "start a worker (streambatch worker module:queue); if some are up, streambatch doctor"
@@ -161,8 +161,8 @@ def _tell(sight: Sight, *, show: bool) -> None:
     if not sight.messages:
         return
     print()
-    columns = ("MESSAGE", "CAME (UTC)", "BYTES", "IN", *(("AUTHOR", "TEXT") if show else ()))
-    made = table(*columns, right=("BYTES",), last="TEXT", wide=console().width if show else WIDE)
+    names = ("MESSAGE", "CAME (UTC)", "BYTES", "IN", *(("AUTHOR", "TEXT") if show else ()))
+    made = table(*names, right=("BYTES",), last="TEXT", wide=columns() if show else 0)
     for one in sight.messages:
         content = (plain(one.author), plain(one.text)) if show else ()
         place = "batch" if one.in_batch else "waiting"

@@ -32,7 +32,7 @@ from rich.text import Text
 from streambatch._survey import Board
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, console, plain, span, tell
+from streambatch.cli._told import as_json, columns, plain, span, tell
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
@@ -53,7 +53,7 @@ async def _once(where: Where, count: int, *, json: bool) -> int:
         told = {"namespace": where.namespace, "now": board.now, **totals(board)}
         as_json({**told, "threads": [row(glance) for glance in board.threads]})
     else:
-        tell(screen(board, reach.name, console().width, None))
+        tell(screen(board, reach.name, columns(), None))
     return 0
 
 

@@ -229,6 +229,43 @@ async def test_an_embedded_server_is_looked_at_beside_its_bot_and_after_it(tmp_p
     assert (code, "anna: waiting" in out) == (0, True), err
 
 
+async def test_into_a_pipe_nothing_is_cut(server: Server, namespace: str) -> None:
+    """Whatever COLUMNS says: a name that is cut is of no use to the next command."""
+    name, text = f"dead-{'n' * 200}", f"{CANARY} {'text ' * 800}end"
+    async with staged(server.url, namespace) as stage:
+        await stage.queue.submit(name, text, author="a" * 200)
+        (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
+        await stage.queue.submit(f"quiet-{'n' * 200}", text, debounce=60)
+        here = {**stage.here, "COLUMNS": "40"}
+        for words, wanted in (
+            (("dead", "list"), name),
+            (("dead", "show", letter.id), name),
+            (("dead", "show", letter.id, "--show-content"), text),
+            (("inspect", f"quiet-{'n' * 200}", "--show-content"), text),
+            (("threads",), f"quiet-{'n' * 200}"),
+            (("top", "--once"), f"quiet-{'n' * 200}"),
+            (("drain", "--timeout", "0"), f"quiet-{'n' * 200}"),
+        ):
+            _, out, _ = await quick(*words, "--namespace", namespace, **here)
+            assert any(wanted in line for line in out.splitlines()), (words, out)
+            assert all(line == line.rstrip() for line in out.splitlines())
+        _, out, _ = await quick("threads", "--namespace", namespace, **here)
+        head, row = out.splitlines()
+        assert head.index("STATE") == row.index("waiting")
+        assert head.index("AGE") + len("AGE") == row.index(" s") + len(" s")
+
+
+async def test_no_message_is_listed_if_none_is_wanted(server: Server, namespace: str) -> None:
+    """`--messages 0`: XRANGE with COUNT 0 would give all."""
+    async with staged(server.url, namespace) as stage:
+        for _ in range(3):
+            await stage.queue.submit("quiet", f"{CANARY}-text", debounce=60)
+        found = await told(stage, "inspect", "quiet", "--messages", "0", "--show-content")
+        assert (found["messages"], found["waiting"]) == ([], 3)
+        assert "MESSAGE" not in await shown(stage, "inspect", "quiet", "--messages", "0")
+        assert "and 2 messages more: --messages 3" in await shown(stage, "inspect", "quiet", "--messages", "1")
+
+
 async def test_a_reader_that_has_seen_enough_is_no_error(start_server: StartServer, namespace: str) -> None:
     """As in `streambatch threads | head -1`."""
     server = start_server()
