@@ -80,6 +80,7 @@ class Board:
         states: of all threads that were looked at, how many are in which state.
         oldest: the highest age among them, or None.
         whole: all threads were looked at, so ``states`` counts all.
+        shelved: of the paused threads among them, how many have a batch in hand; they are not in ``stats.due``.
     """
 
     stats: Stats
@@ -88,6 +89,7 @@ class Board:
     states: Mapping[str, int]
     oldest: float | None
     whole: bool
+    shelved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,8 @@ def _board(stats: Stats, now: float, seen: Sequence[Glance], count: int) -> Boar
     urgent = sorted(seen, key=lambda glance: glance.urgency)[:count]
     ages = [glance.age for glance in seen if glance.age is not None and glance.explanation.state != "parked"]
     whole = len(seen) >= stats.due + stats.undelivered + stats.parked
-    return Board(stats, now, tuple(urgent), states, max(ages, default=None), whole)
+    shelved = sum(glance.explanation.state == "parked" and "run.first" in glance.fields for glance in seen)
+    return Board(stats, now, tuple(urgent), states, max(ages, default=None), whole, shelved)
 
 
 def arrived(entry: str) -> float:

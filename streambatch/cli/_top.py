@@ -60,8 +60,9 @@ async def _once(where: Where, count: int, *, json: bool) -> int:
 def totals(board: Board) -> dict[str, Any]:
     """The counts. Where not all threads were looked at (``whole``), what runs or retries is "at least"."""
     stats, states = board.stats, board.states
-    batches = max(0, stats.in_hand - stats.undelivered)
-    waiting = states.get("waiting", 0) if board.whole else max(0, stats.due - batches)
+    waiting = states.get("waiting", 0)
+    if not board.whole:  # all but those with a batch in hand, of which some are paused, and not in `due`
+        waiting = max(waiting, stats.due - max(0, stats.in_hand - stats.undelivered - board.shelved))
     return {
         "waiting": waiting, "running": states.get("running", 0), "retrying": states.get("retrying", 0),
         "cancelling": states.get("cancelling", 0), "undelivered": stats.undelivered, "parked": stats.parked,
@@ -78,7 +79,8 @@ def screen(board: Board, name: str, wide: int, rate: float | None, note: str = "
     head.append(time.strftime("  %H:%M:%S UTC", time.gmtime(board.now)), "not bold dim").append(
         f"  {plain(name)}", "not bold"
     )
-    counts = [("waiting", f"{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
+    unseen = "" if board.whole or t["parked"] <= board.states.get("parked", 0) else "≥ "
+    counts = [("waiting", f"{unseen}{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
     counts += [("retrying", f"{least}{t['retrying']:,}"), ("undelivered", f"{t['undelivered']:,}")]
     counts += [("parked", f"{t['parked']:,}"), ("paused", "yes" if t["paused"] else "no"), ("dead", f"{t['dead']:,}")]
     more = [("messages", f"{t['messages']:,}"), ("oldest waiting", span(board.oldest) or "-")]
