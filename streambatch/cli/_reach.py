@@ -108,7 +108,7 @@ async def reached(where: Where) -> AsyncGenerator[Reach]:
         return
     from streambatch.embedded import EmbeddedServer
 
-    _there(where.url)
+    await asyncio.to_thread(_there, where.url)
     server = await EmbeddedServer.open(where.url)
     keeping = asyncio.create_task(server.run())
     try:

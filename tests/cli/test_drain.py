@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Batch, BatchQueue, Reply
+from streambatch import Batch, BatchQueue, Reply, Settings
 from streambatch._keys import Keys
 from streambatch._scripts import Wire
 from streambatch._store import TRIES
@@ -97,6 +97,7 @@ async def test_runs_waits_for_what_runs_and_lets_wait_what_waits(server: Server,
         assert (found["drained"], found["left"]["due"], found["left"]["held"]) == (True, 2, 0)
 
 
+@pytest.mark.standalone("it is killed")
 async def test_a_server_that_goes_away_is_waited_for(start_server: StartServer, namespace: str) -> None:
     server = start_server(aof="always")
     server.keep_rights()  # so it forgets nothing
@@ -112,6 +113,7 @@ async def test_a_server_that_goes_away_is_waited_for(start_server: StartServer, 
         assert (await waiting)["drained"]
 
 
+@pytest.mark.standalone("it is killed")
 async def test_a_server_that_stays_away_is_exit_code_2(start_server: StartServer, namespace: str) -> None:
     server = start_server()
     async with BatchQueue(server.url, namespace=namespace, log=False, debounce=60) as queue:
@@ -136,6 +138,7 @@ async def looked(admin: Any) -> None:
     await wait_for(lambda: admin.info("commandstats").get("cmdstat_zcard", {}).get("calls", 0) > 3, "a look")
 
 
+@pytest.mark.standalone("it is emptied in one step")
 async def test_what_was_forgotten_is_not_drained(start_server: StartServer, namespace: str) -> None:
     """FLUSHALL while it waits: the namespace is gone, or, when a process has made it anew, empty. Both are said."""
     server = start_server()
@@ -226,7 +229,8 @@ async def test_runs_does_not_wait_for_who_is_not_there(
     async with staged(server.url, namespace) as stage:
         await stage.say("undelivered")
         await wait_for(lambda: _undelivered(stage.queue), "the reply")
-        server.admin().zadd(f"sb1:{{{namespace}.00}}:outbox", {"undelivered": 1})
+        keys = Keys(namespace, Settings().partitions)
+        server.admin().zadd(keys.of(keys.partition("undelivered"), "outbox"), {"undelivered": 1})
         await stage.queue.pause()
     words = ("drain", "--runs", "--namespace", namespace)
     code, out, err = await quick(*words, **stage.here)

@@ -208,6 +208,7 @@ async def test_a_server_that_cannot_be_is_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.standalone("its URL is taken apart")
 async def test_wrong_and_missing_passwords_are_said_as_what_they_are(server: Server) -> None:
     plain = server.tcp_url.replace("bot:bot-secret@", "")
     for url, words in (

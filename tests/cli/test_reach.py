@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streambatch import BatchQueue, RunCancelled, Settings, UsageError
+from streambatch._keys import Keys
 from streambatch._scripts import Wire
 from streambatch.cli import _reach
 from streambatch.errors import Unreachable
@@ -23,8 +24,9 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("what a cancel le
 async def test_a_cancel_shortens_nothing_that_the_bot_lets_live(server: Server, namespace: str) -> None:
     """The bot keeps replies for two hours and ids for a day, which are not the defaults that the command line has."""
 
-    def lives(kind: str) -> int:
-        return server.admin().pttl(f"sb1:{{{namespace}.00}}:{kind}:anna")
+    keys = Keys(namespace, Settings().partitions)
+    reply, last = keys.some(keys.partition("anna"), "anna", ("reply", "last"))
+    lives = server.admin().pttl
 
     async with staged(server.url, namespace, reply_retention=7_200.0, dedup_window=86_400.0) as stage:
         receipt = await stage.queue.submit("anna", "hi")
@@ -33,18 +35,18 @@ async def test_a_cancel_shortens_nothing_that_the_bot_lets_live(server: Server, 
         await stage.queue.submit("anna", "no", debounce=60)
         code, out, err = await quick("cancel", "anna", "--namespace", namespace, **stage.here)
         assert (code, "1 waiting message dropped" in out) == (0, True), err
-        assert 7_000_000 < lives("reply") <= 7_200_000
-        assert lives("last") > 86_000_000
-        server.admin().delete(f"sb1:{{{namespace}.00}}:reply:anna")  # its time ended
+        assert 7_000_000 < lives(reply) <= 7_200_000
+        assert lives(last) > 86_000_000
+        server.admin().delete(reply)  # its time ended
         third = await stage.queue.submit("anna", "no", debounce=60)
         assert (await quick("cancel", "anna", "--namespace", namespace, **stage.here))[0] == 0
-        assert lives("reply") > 86_000_000
+        assert lives(reply) > 86_000_000
         with pytest.raises(RunCancelled):
             await third.reply()
         assert await (await stage.queue.submit("anna", "yes")).reply() is not None
         await wait_for(lambda: _drained(stage.queue), "the delivery")
-        assert lives("last") <= 86_400_000
-        assert lives("reply") <= 7_200_000
+        assert lives(last) <= 86_400_000
+        assert lives(reply) <= 7_200_000
 
 
 async def _drained(queue: BatchQueue) -> bool:
@@ -71,7 +73,9 @@ async def test_a_namespace_that_is_gone_between_look_and_command_is_not_made(
 
     async def gone(client: Any, keys: Any) -> Any:
         row = await looked(client, keys)
-        await asyncio.to_thread(server.admin().delete, keys.of(0, "meta"))
+        for partition in range(Settings().partitions):
+            meta = Keys(namespace, partition + 1).of(partition, "meta")
+            await asyncio.to_thread(server.admin().delete, meta)
         return row
 
     monkeypatch.setattr(_reach, "_layout", gone)
