@@ -2,9 +2,10 @@
 
 Theory of operation. A verb is measured as an operator has it: a whole process, from its start to its end, stdout into a
 pipe. Most of that is Python's start and imports, so beside the verbs stand `python -c pass` and `streambatch
---version`, in the same run, A B A B; what counts is the last column, the wall time as a multiple of that of `--version`. Commands
-are the server's own count (`INFO commandstats`), those inside of scripts included, for 200 threads and for all: a verb
-that walks the threads would show there. Exit code 0: measured; 1: a verb took longer than a second, or walks.
+--version`, in the same run, A B A B; what counts is the last column, the wall time as a multiple of that of
+`--version`. Commands are the server's own count (`INFO commandstats`), those inside of scripts included, for 200
+threads and for all: a verb that walks the threads would show there. Exit code 0: measured; 1: a verb took longer than a
+second, or walks.
 """
 
 from __future__ import annotations

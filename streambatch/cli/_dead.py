@@ -102,7 +102,9 @@ async def _list(where: Where, wanted: Wanted, count: int, after: str | None, *, 
                 str(len(letter.messages) or ""), str(letter.attempts), plain(letter.reason),
             )  # fmt: skip
         tell(made)
-    say(some(total, "dead letter") + (f"; the next page: --after {found[-1].id}" if more else ""))
+    chosen = wanted != Wanted()
+    said = f"{some(len(found), 'letter')} of {total:,} shown" if chosen else some(total, "dead letter")
+    say(said + (f"; the next page: --after {found[-1].id}" if more else ""))
     return OK
 
 
@@ -115,9 +117,10 @@ async def _show(where: Where, name: str, *, content: bool, json: bool) -> int:
     if json:
         as_json(_row(letter, content=content))
         return OK
+    here = "" if where.namespace == "default" else f" --namespace {where.namespace}"
     tell(Text(f"{letter.id}: a {letter.kind} of {plain(letter.thread)}", "bold"))
     tell(Text(f"  {plain(letter.reason)}"))
-    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}"))
+    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}{here}"))
     print()
     lines = [("died", moment(arrived(letter.id.partition("/")[2]))), ("batch", plain(letter.batch_id))]
     lines += [("tries", str(letter.attempts))]

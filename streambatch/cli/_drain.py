@@ -120,7 +120,7 @@ async def _entered(stack: AsyncExitStack, where: Where, until: float) -> Reach:
 def _note(left: Left, *, runs: bool) -> str:
     """What else is to be known of an empty namespace."""
     if runs and left.stats.undelivered:
-        return f"; {some(left.stats.undelivered, 'reply').replace('replys', 'replies')} to deliver later"
+        return f"; {some(left.stats.undelivered, 'reply')} to deliver later"
     return "" if runs or left.stats.received else "; no message was ever stored in this namespace"
 
 

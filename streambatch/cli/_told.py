@@ -81,8 +81,9 @@ def moment(at: float) -> str:
 
 
 def some(count: int, what: str) -> str:
-    """``1 thread``, ``3 threads``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """``1 thread``, ``3 threads``, ``2 batches``, ``2 tries``."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("ch") else f"{what}s"
+    return f"{count:,} {what if count == 1 else many}"
 
 
 def console() -> Console:

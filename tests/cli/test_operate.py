@@ -96,7 +96,35 @@ async def test_inspect_says_why_and_what_to_do(server: Server, namespace: str) -
         assert (nobody["known"], nobody["state"], nobody["messages"]) == (False, "idle", [])
         await stage.queue.pause()
         await stage.say("late")
-        assert (await told(stage, "inspect", "late"))["do"] == "streambatch resume"
+        assert (await told(stage, "inspect", "late"))["do"] == f"streambatch resume --namespace {namespace}"
+
+
+async def test_what_is_advised_can_be_copied_as_it_stands(server: Server, namespace: str) -> None:
+    """With the namespace, which a variable may say, too, and with quotes around a name that needs them."""
+    async with staged(server.url, namespace) as stage:
+        await stage.queue.pause("a b")
+        await stage.say("a b")
+        code, out, err = await quick("inspect", "a b", STREAMBATCH_NAMESPACE=namespace, **stage.here)
+        assert (code, f"  → streambatch resume 'a b' --namespace {namespace}" in out.splitlines()) == (0, True), err
+        assert "  next      -" in out.splitlines()
+        await stage.say("dead-1")
+        (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
+        _, out, _ = await quick("dead", "show", letter.id, "--namespace", namespace, **stage.here)
+        assert f"streambatch dead redrive {letter.id} --namespace {namespace}" in out
+        found = await quick("dead", "list", "--thread", "nobody", "--namespace", namespace, **stage.here)
+        assert found == (0, "", "0 letters of 1 shown\n")
+
+
+async def test_a_cancelled_run_is_due_now_and_not_since_1970(server: Server, namespace: str) -> None:
+    async with staged(server.url, namespace) as stage:
+        await stage.say("busy-1")
+        await wait_for(lambda: _state(stage, "busy-1", "retrying"), "the failure")
+    code, out, err = await quick("cancel", "busy-1", "--namespace", namespace, **stage.here)
+    assert (code, out) == (0, "busy-1: its Run ends, 0 waiting messages dropped\n"), err
+    found = await told(stage, "inspect", "busy-1")
+    assert (found["state"], found["wake"]) == ("cancelling", 0)
+    (row,) = (await told(stage, "threads"))["threads"]
+    assert (row["state"], row["wake"]) == ("cancelling", 0)
 
 
 async def test_what_a_codec_wrote_is_said_to_be_unreadable(server: Server, namespace: str) -> None:
