@@ -75,7 +75,7 @@ class Reach:
 class Guest(Store):
     """A store that nobody joins with it."""
 
-    async def join(self) -> None:
+    async def join(self, extra: float = 0.0) -> None:
         """What a process of the bot does when the server has forgotten the namespace. Raises UsageError."""
         raise self.gone
 

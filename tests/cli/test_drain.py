@@ -257,11 +257,11 @@ async def test_a_server_that_loads_its_data_is_waited_for(
         pass
     call, left = Wire.call, {"HMGET": 1, "HGET": TRIES + 1}
 
-    async def loading(self: Wire, script: Any, keys: Any, argv: Any) -> Any:
+    async def loading(self: Wire, script: Any, keys: Any, argv: Any, *extra: Any) -> Any:
         if script is None and left.get(argv[0], 0) > 0:
             left[argv[0]] -= 1
             raise Refused("the server refused: LOADING Redis is loading the dataset in memory", "LOADING")
-        return await call(self, script, keys, argv)
+        return await call(self, script, keys, argv, *extra)
 
     monkeypatch.setattr(Wire, "call", loading)
     words = ("drain", "--namespace", namespace)

@@ -95,8 +95,8 @@ async def test_a_discard_whose_answer_was_lost_says_what_it_did(
         (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
         call, lost = Wire.call, list[str]()
 
-        async def loses(self: Wire, script: Any, keys: Any, argv: Any) -> Any:
-            answer = await call(self, script, keys, argv)
+        async def loses(self: Wire, script: Any, keys: Any, argv: Any, *extra: Any) -> Any:
+            answer = await call(self, script, keys, argv, *extra)
             if script is None and argv[0] == "XDEL" and len(lost) % 2 == 0:
                 lost.append(argv[2])
                 raise Unreachable("the server does not answer", sent=True)
