@@ -75,7 +75,7 @@ class Reach:
 class Guest(Store):
     """A store that nobody joins with it."""
 
-    async def join(self, extra: float = 0.0) -> None:
+    async def join(self, extra: float = 0.0) -> None:  # noqa: ARG002 - as of any store
         """What a process of the bot does when the server has forgotten the namespace. Raises UsageError."""
         raise self.gone
 
