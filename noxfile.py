@@ -217,14 +217,15 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def topologies(session: nox.Session) -> None:
-    """Run the integration tests and the deaths of workers on Sentinel, a Cluster, embedded, and in memory."""
+    """Run the integration tests, the operator's verbs and the deaths of workers on Sentinel, a Cluster, embedded …"""
     _install(session, extras=["cli", "embedded", "testing"], groups=["test"])
     deaths = ["tests/chaos/test_kill_worker.py", "tests/chaos/test_drain.py", "tests/chaos/test_gaps.py"]
+    verbs = [f"tests/cli/test_{name}.py" for name in ("operate", "dead", "drain", "reach", "top", "worker")]
     run = ["python", "-m", "pytest", "-n", "2", "--topology"]
     for where in ("sentinel", "embedded", "cluster"):
-        session.run(*run, where, *(session.posargs or ["tests/integration", *deaths]))
+        session.run(*run, where, *(session.posargs or ["tests/integration", *verbs, *deaths]))
     if not session.posargs:
-        session.run(*run, "cluster", "--partitions", "4", *deaths)  # over several nodes
+        session.run(*run, "cluster", "--partitions", "4", *verbs[:-1], *deaths)  # over several nodes
         session.run(*run, "memory", "tests/integration")
 
 

@@ -205,7 +205,12 @@ class Desk:
         """Delete a dead letter; False if there is none."""
         p, entry = _split(letter)
         self._in_range(p, letter)
-        return bool(await self._store.control(None, (), ("XDEL", self._store.keys.of(p, "dead"), entry)))
+        key = self._store.keys.of(p, "dead")
+        there = await self._store.control(None, (), ("XRANGE", key, entry, entry))
+        if not there:
+            return False
+        deleted, lost = await self._store.insist(None, (), ("XDEL", key, entry))
+        return bool(deleted) or lost  # sent twice, it is the first sending that found it
 
     def _in_range(self, partition: int, letter: str) -> None:
         if partition >= self._store.keys.partitions:

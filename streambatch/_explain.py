@@ -182,6 +182,7 @@ def explain(thread: str, f: Mapping[str, str]) -> Explanation:
     score = next((float(f[name]) for name in ("due", "outbox", "parked") if f[name]), None)
     if score is not None and "run.cancel" not in f and not _live(f, now):
         score = max(score, float(f.get("run.at", 0)))  # an index names a minute at most, and is looked at again then
+    score = now if score == 0 else score  # there stands a cancelled batch that nobody holds (cancel.lua)
     in_batch = int(f.get("run.n", 0)) if "run.first" in f else 0
     reply = "run.tries" in f and "run.first" not in f
     state, reason = _reason(f, now, score, reply=reply)

@@ -296,15 +296,23 @@ class Store:
 
     async def control(self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg], extra: float = 0.0) -> Any:
         """One call, sent again a few times, with *extra* seconds each; only for what is harmless twice."""
+        return (await self.insist(script, keys, argv, extra))[0]
+
+    async def insist(
+        self, script: Script | None, keys: Sequence[str], argv: Sequence[Arg], extra: float = 0.0
+    ) -> tuple[Any, bool]:
+        """As ``control``, and whether an earlier sending, whose answer was lost, may have done it already."""
+        lost = False
         count, place = 0, self.keys.place(keys[0] if keys else str(argv[1])) if spread(self._client) else 0
         while True:
             try:
                 async with self._locks.setdefault(place, asyncio.Lock()):
                     answer = await self._control(place).call(script, keys, argv, extra)
                     self.heard(None, place)
-                    return answer
+                    return answer, lost
             except (Unreachable, Refused) as error:
                 count += 1
+                lost = lost or (isinstance(error, Unreachable) and error.sent)
                 self.heard(error if isinstance(error, Unreachable) else None, place)
                 if count == TRIES or (isinstance(error, Refused) and not error.passing):
                     raise

@@ -27,6 +27,8 @@ from .errors import Refused
 
 INDEXES = ("due", "outbox", "parked")
 PAGE, MANY = 100, 10_000
+_BY_SCORE = ("BYSCORE", "LIMIT", 0, MANY, "WITHSCORES")
+Range = tuple[int, str, str, str]  # partition, index, from, to
 #: Who needs an eye first; in a state the most overdue one.
 URGENCY = (
     "broken", "unindexed", "overdue", "undelivered", "cancelling", "retrying", "delivering", "running", "waiting",
@@ -78,6 +80,7 @@ class Board:
         states: of all threads that were looked at, how many are in which state.
         oldest: the highest age among them, or None.
         whole: all threads were looked at, so ``states`` counts all.
+        shelved: of the paused threads among them, how many have a batch in hand; they are not in ``stats.due``.
     """
 
     stats: Stats
@@ -86,6 +89,26 @@ class Board:
     states: Mapping[str, int]
     oldest: float | None
     whole: bool
+    shelved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What goes on in a namespace.
+
+    Attributes:
+        held: threads that somebody holds: Runs and deliveries under way.
+        ending: threads in ``due`` that leave it by themselves in a pause, too: held, or cancelled.
+        coming: threads that somebody may take any moment in a pause, too: replies that are due, what was cancelled.
+        halted: partitions that are paused.
+        partitions: all there are.
+    """
+
+    held: int
+    ending: int
+    coming: frozenset[str]
+    halted: int
+    partitions: int
 
 
 class Survey:
@@ -128,26 +151,51 @@ class Survey:
             for name, row in zip(names, rows, strict=True)
         )
 
-    async def held(self) -> int:
-        """How many threads somebody holds: Runs and deliveries under way; at most `MANY` are seen. Raises StoreError.
+    async def motion(self) -> Motion:
+        """What is under way or about to be. Raises StoreError.
 
-        A held thread stands at the end of its lease, so only those with a moment in the future are looked at. Their
-        names are read in one step for each index: page by page, one whose lease is renewed meanwhile could be missed.
+        A held thread stands at the end of its lease, so of those with a moment in the future each is looked at. What is
+        about to begin in a pause, too, stands in the past: replies, and in ``due`` at 0 what was cancelled (`_take`).
         """
         partitions = range(self._store.keys.partitions)
-        (counts,) = await self._ask([next(iter(self._first(0, 1)))])
-        now = float(dict(zip(counts[::2], counts[1::2], strict=True))[b"now"])
-        later = ("BYSCORE", "LIMIT", 0, MANY)
-        calls = [
-            (p, Call(None, (), ("ZRANGE", self._store.keys.of(p, name), f"({now:.0f}", "+inf", *later)))
-            for p in partitions
-            for name in ("due", "outbox")
-        ]
-        names = [name.decode() for row in await self._ask(calls) for name in row]
-        found = 0
-        for start in range(0, len(names), PAGE):
-            found += sum(glance.lease is not None for glance in await self.look(names[start : start + PAGE]))
-        return found
+        rows = await self._ask([next(iter(self._first(p, 1))) for p in partitions])
+        counts = [dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
+        nows = [f"{float(one[b'now']):.0f}" for one in counts]  # of each its own: they may be on several servers
+        later = [(p, name, f"({nows[p]}", "+inf") for p in partitions for name in ("due", "outbox")]
+        past = [(p, name, "-inf", "0" if name == "due" else nows[p]) for p, name, *_ in later]
+        due = {thread: name == "due" for (_, name, *_), names in await self._within(later) for thread in names}
+        soon = await self._within(past)
+        cancelled = {thread for (_, name, *_), names in soon if name == "due" for thread in names}
+        replies = {thread for (_, name, *_), names in soon if name == "outbox" for thread in names}
+        held, runs, threads = 0, 0, list(due)
+        for start in range(0, len(threads), PAGE):
+            for glance in await self.look(threads[start : start + PAGE]):
+                held += glance.lease is not None
+                runs += glance.lease is not None and due[glance.explanation.thread]
+                if glance.lease is None and "run.cancel" in glance.fields:
+                    cancelled.add(glance.explanation.thread)
+        halted = sum(one[b"halted"] == b"1" for one in counts)
+        return Motion(held, runs + len(cancelled), frozenset(cancelled | replies), halted, len(counts))
+
+    async def _within(self, ranges: Sequence[Range]) -> list[tuple[Range, set[str]]]:
+        """All names of these ranges. Page by page of `MANY`, by score: one that moves on meanwhile is met again."""
+        found = {wanted: set[str]() for wanted in ranges}
+        todo = {wanted: wanted[2] for wanted in ranges}
+        while todo:
+            calls = [
+                (p, Call(None, (), ("ZRANGE", self._store.keys.of(p, name), low, high, *_BY_SCORE)))
+                for (p, name, _, high), low in todo.items()
+            ]
+            answers = dict(zip(todo, await self._ask(calls), strict=True))
+            for wanted, names in answers.items():
+                scored = _scored(names)
+                found[wanted].update(thread for _, thread in scored)
+                last = f"{scored[-1][0]:.0f}" if scored else ""
+                if len(scored) < MANY:
+                    del todo[wanted]
+                else:
+                    todo[wanted] = last if todo[wanted] != last else f"({last}"
+        return list(found.items())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -183,7 +231,8 @@ def _board(stats: Stats, now: float, seen: Sequence[Glance], count: int) -> Boar
     urgent = sorted(seen, key=lambda glance: glance.urgency)[:count]
     ages = [glance.age for glance in seen if glance.age is not None and glance.explanation.state != "parked"]
     whole = len(seen) >= stats.due + stats.undelivered + stats.parked
-    return Board(stats, now, tuple(urgent), states, max(ages, default=None), whole)
+    shelved = sum(glance.explanation.state == "parked" and "run.first" in glance.fields for glance in seen)
+    return Board(stats, now, tuple(urgent), states, max(ages, default=None), whole, shelved)
 
 
 def arrived(entry: str) -> float:

@@ -20,3 +20,13 @@ def test_the_quick_slice_verifies_every_message(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
     assert json.loads(figures.read_text(encoding="utf-8"))
+
+
+@pytest.mark.timeout(180)
+def test_the_verbs_are_measured_and_none_walks_the_threads() -> None:
+    """Of a few threads, once: the times are not judged here, that every verb was run and its commands counted is."""
+    command = [sys.executable, "-m", "benchmarks.verbs", "--threads", "400", "--repetitions", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    rows = {line[:26].strip(): line[49:].split() for line in done.stdout.splitlines()[2:-1]}
+    assert len(rows) == 9, done.stdout + done.stderr
+    assert all(int(cells[0].replace(",", "")) > 10 for cells in rows.values() if len(cells) == 3), done.stdout

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from streambatch.cli._operate import operate
-from streambatch.cli._options import AsJson, ended
+from streambatch.cli._options import AsJson, Namespace, ended
 from streambatch.errors import StreambatchError
 
 app = typer.Typer(
@@ -85,7 +85,7 @@ def doctor(
             help="The server, e.g. redis://localhost:6379; with a password better by the variable.",
         ),
     ],
-    namespace: Annotated[str, typer.Option(help="The queue's namespace.")] = "default",
+    namespace: Namespace = "default",
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Look at a server and a namespace: what is dangerous, why, and what to do.

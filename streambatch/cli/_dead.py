@@ -24,7 +24,7 @@ from rich.text import Text
 from streambatch._explain import DeadLetterInfo
 from streambatch._survey import arrived
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import INTERRUPTED, NOT_SO, OK, WIDE, as_json, console, moment, plain, say, some, table, tell
+from streambatch.cli._told import INTERRUPTED, NOT_SO, OK, as_json, columns, moment, plain, say, some, table, tell
 from streambatch.errors import UsageError
 
 PAGE = 50
@@ -93,15 +93,18 @@ async def _list(where: Where, wanted: Wanted, count: int, after: str | None, *, 
         as_json({"total": total, "more": more, "letters": [_row(letter, content=False) for letter in found]})
         return OK
     if found:
-        columns = ("ID", "DIED (UTC)", "KIND", "THREAD", "MSGS", "TRIES", "REASON")
-        made = table(*columns, right=columns[4:6], last="REASON", wide=console().width)
+        names = ("ID", "DIED (UTC)", "KIND", "THREAD", "MSGS", "TRIES", "REASON")
+        made = table(*names, right=names[4:6], last="REASON", wide=columns())
+        most = 24 if columns() else 0
         for letter in found:
             made.add_row(
-                letter.id, moment(arrived(letter.id.partition("/")[2])), letter.kind, plain(letter.thread, 24),
+                letter.id, moment(arrived(letter.id.partition("/")[2])), letter.kind, plain(letter.thread, most),
                 str(len(letter.messages) or ""), str(letter.attempts), plain(letter.reason),
             )  # fmt: skip
         tell(made)
-    say(some(total, "dead letter") + (f"; the next page: --after {found[-1].id}" if more else ""))
+    chosen = wanted != Wanted()
+    said = f"{some(len(found), 'letter')} of {total:,} shown" if chosen else some(total, "dead letter")
+    say(said + (f"; the next page: --after {found[-1].id}" if more else ""))
     return OK
 
 
@@ -114,9 +117,10 @@ async def _show(where: Where, name: str, *, content: bool, json: bool) -> int:
     if json:
         as_json(_row(letter, content=content))
         return OK
+    here = "" if where.namespace == "default" else f" --namespace {where.namespace}"
     tell(Text(f"{letter.id}: a {letter.kind} of {plain(letter.thread)}", "bold"))
     tell(Text(f"  {plain(letter.reason)}"))
-    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}"))
+    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}{here}"))
     print()
     lines = [("died", moment(arrived(letter.id.partition("/")[2]))), ("batch", plain(letter.batch_id))]
     lines += [("tries", str(letter.attempts))]
@@ -131,7 +135,7 @@ async def _show(where: Where, name: str, *, content: bool, json: bool) -> int:
             "CAME (UTC)",
             *(("AUTHOR", "TEXT") if content else ()),
             last="TEXT",
-            wide=console().width if content else WIDE,
+            wide=columns() if content else 0,
         )
         for one in letter.messages:
             shown = (plain(one.author or ""), plain(one.text)) if content else ()

@@ -43,16 +43,17 @@ def why_of(glance: Glance, *, paused: bool) -> str:
 def rows(glances: Iterable[Glance], wide: int, *, paused: bool = False) -> Table:
     """The table: state, how long it has waited, messages, attempt, when somebody must look, who holds it, why.
 
-    On less than `ROOMY` columns the owner is left out; the reason gets what is left.
+    On less than `ROOMY` columns the owner is left out; the reason gets what is left. With 0, a pipe, nothing is cut.
     """
-    roomy = wide >= ROOMY
+    roomy = not wide or wide >= ROOMY
+    most = 0 if not wide else THREAD if roomy else NARROW
     names = ("THREAD", "STATE", "AGE", "MSGS", "TRY", "NEXT", *(("OWNER",) if roomy else ()), "REASON")
     made = table(*names, right=("AGE", "MSGS", "TRY", "NEXT"), last="REASON", wide=wide)
     for glance in glances:
         told = glance.explanation
         wake = None if told.state == "parked" else told.wake
         made.add_row(
-            plain(told.thread, THREAD if roomy else NARROW), told.state, span(glance.age),
+            plain(told.thread, most), told.state, span(glance.age),
             str(told.waiting + told.in_batch), str(told.attempt or ""), span(wake),
             *((owner_of(told.owner),) if roomy else ()), why_of(glance, paused=paused),
             style="yellow" if glance.late else STYLES.get(told.state, ""),

@@ -13,6 +13,7 @@ A constant number of commands: the look, the messages of a page, and the size of
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,22 +26,24 @@ from streambatch._messages import decode_reply, id_of
 from streambatch._rows import messages_of
 from streambatch._survey import Glance, arrived
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import NOT_SO, OK, WIDE, as_json, console, moment, plain, say, some, span, table, tell
+from streambatch.cli._told import NOT_SO, OK, as_json, columns, moment, plain, say, some, span, table, tell
 from streambatch.errors import Refused, StoreError
 
-WORKER = "start a worker (streambatch worker module:queue); if some are up, streambatch doctor"
+WORKER = "start a worker (streambatch worker module:queue); if some are up, streambatch doctor NAMESPACE"
 DO = {
-    "idle": "nothing; if somebody waits for an answer: streambatch dead list --thread THREAD",
+    "idle": "nothing; if somebody waits for an answer: streambatch dead list --thread THREAD NAMESPACE",
     "waiting": "nothing: its quiet window ends by itself",
     "overdue": f"{WORKER}; docs/runbook.md, nothing is answered",
-    "halted": "streambatch resume",
+    "halted": "streambatch resume NAMESPACE",
     "scope": "see the reason: a limit ends by itself, a key or model must be corrected; docs/limits.md",
     "running": "nothing, unless its lease only falls: then its process is dead, and at 0 another one takes the batch",
     "cancelling": "nothing: a second, or, if its process is dead, the end of the lease",
-    "retrying": "nothing, or mend the reason; after max_attempts a dead letter. streambatch cancel THREAD gives it up",
+    "retrying": "nothing, or mend the reason; after max_attempts a dead letter. streambatch cancel THREAD NAMESPACE"
+    " gives it up",
     "delivering": "nothing: the deliver callback has not returned; it is cancelled after deliver_timeout",
-    "undelivered": "mend the reason, or start a process with a deliver callback; docs/runbook.md, one chat is stuck",
-    "parked": "streambatch resume THREAD",
+    "undelivered": "mend the reason, or start a process with a deliver callback; docs/runbook.md, one chat is stuck."
+    " After max_delivery_attempts a dead letter",
+    "parked": "streambatch resume THREAD NAMESPACE",
     "unindexed": "submit something to it; find out who else writes to this server's keys",
     "broken": "nothing, if a worker runs: it repairs it; find out who else writes to this server's keys",
 }
@@ -80,9 +83,9 @@ def inspect(where: Where, thread: str, count: int, *, show: bool, json: bool) ->
     thread = id_of(thread, "the thread")
     sight = asyncio.run(_inspect(where, thread, count, show=show))
     if json:
-        as_json({**_all(sight, show=show), "do": advice(sight.glance)})
+        as_json({**_all(sight, show=show), "do": advice(sight.glance, where.namespace)})
     else:
-        _tell(sight, show=show)
+        _tell(sight, where.namespace, show=show)
     return OK if sight.known else NOT_SO
 
 
@@ -134,8 +137,8 @@ def _text(read: Any) -> str:
         return UNREADABLE
 
 
-def advice(glance: Glance) -> str:
-    """What to do about it, with the thread's name in the command."""
+def advice(glance: Glance, namespace: str) -> str:
+    """What to do about it; the commands have the names in them, to be copied."""
     told, f = glance.explanation, glance.fields
     state = told.state
     if state in ("waiting", "retrying") and f.get("halted") == "1" and (told.wake or 0.0) <= 0:
@@ -144,14 +147,15 @@ def advice(glance: Glance) -> str:
         state = "scope"
     elif state in ("waiting", "retrying") and (told.wake or 0.0) < 0:
         state = "overdue"
-    return DO[state].replace("THREAD", plain(told.thread))
+    here = "" if namespace == "default" else f" --namespace {namespace}"
+    return DO[state].replace(" NAMESPACE", here).replace("THREAD", plain(shlex.quote(told.thread)))
 
 
-def _tell(sight: Sight, *, show: bool) -> None:
+def _tell(sight: Sight, namespace: str, *, show: bool) -> None:
     told = sight.glance.explanation
     tell(Text(f"{plain(told.thread)}: {told.state}", "bold"))
     known = plain(told.reason) if sight.known else "nothing is known of it: never seen, or drained and forgotten"
-    for text in (known, f"→ {advice(sight.glance)}"):
+    for text in (known, f"→ {advice(sight.glance, namespace)}"):
         tell(Padding(Text(text), (0, 0, 0, 2), expand=False))
     print()
     for name, value in _lines(sight):
@@ -161,8 +165,8 @@ def _tell(sight: Sight, *, show: bool) -> None:
     if not sight.messages:
         return
     print()
-    columns = ("MESSAGE", "CAME (UTC)", "BYTES", "IN", *(("AUTHOR", "TEXT") if show else ()))
-    made = table(*columns, right=("BYTES",), last="TEXT", wide=console().width if show else WIDE)
+    names = ("MESSAGE", "CAME (UTC)", "BYTES", "IN", *(("AUTHOR", "TEXT") if show else ()))
+    made = table(*names, right=("BYTES",), last="TEXT", wide=columns() if show else 0)
     for one in sight.messages:
         content = (plain(one.author), plain(one.text)) if show else ()
         place = "batch" if one.in_batch else "waiting"
@@ -179,7 +183,9 @@ def _lines(sight: Sight) -> Sequence[tuple[str, str]]:
         ("age", span(sight.glance.age) or "-"),
         ("next", f"in {span(told.wake)}" if told.wake is not None else "-"),
     ]
-    if told.wake is not None and told.wake < 0:
+    if told.state == "parked":
+        lines[1] = ("next", "-")
+    elif told.wake is not None and told.wake < 0:
         lines[1] = ("next", f"due since {span(-told.wake)}")
     size = f", {f['window.b']} bytes" if told.waiting and "window.b" in f else ""
     lines.append(("waiting", some(told.waiting, "message") + size))
@@ -187,17 +193,18 @@ def _lines(sight: Sight) -> Sequence[tuple[str, str]]:
         batch = (
             f"{some(told.in_batch, 'message')}, {f['run.first']} to {f['run.last']}, revision {f.get('run.rev', '0')}"
         )
-        lines.append(("batch", f"{batch}; {some(told.attempt, 'Run')} started, {f.get('run.claims', '0')} claims"))
+        claims = some(int(f.get("run.claims", 0)), "claim")
+        lines.append(("batch", f"{batch}; {some(told.attempt, 'Run')} started, {claims}"))
     if sight.reply is not None:
         lines.append(
-            ("reply", f"{sight.reply} bytes, batch {plain(f.get('run.batch', ''))}, {told.attempt} tries failed")
+            ("reply", f"{sight.reply} bytes, batch {plain(f.get('run.batch', ''))}, {some(told.attempt, 'try')} failed")
         )
     if sight.glance.lease is not None:
         lines.append(("owner", plain(told.owner)))
         lines.append(("lease", f"{span(sight.glance.lease)} of {span(int(f['lease.ttl']) / 1000)}"))
     if f.get("kind"):
         lines.append(("history", f"of the runner kind {plain(f['kind'])}"))
-    lines.append(("answered", f"{f.get('last.seq', '0')} batches so far"))
+    lines.append(("answered", f"{some(int(f.get('last.seq', 0)), 'batch')} so far"))
     paused = [name for name, flag in (("this thread", "paused"), ("the namespace", "halted")) if f.get(flag) == "1"]
     lines.append(("paused", " and ".join(paused) or "no"))
     return lines

@@ -14,7 +14,9 @@ Url = Annotated[
         help="The server, e.g. redis://localhost:6379; with a password better by the variable.",
     ),
 ]  # fmt: skip
-Namespace = Annotated[str, typer.Option(help="The queue's namespace.")]
+Namespace = Annotated[
+    str, typer.Option(envvar="STREAMBATCH_NAMESPACE", show_envvar=True, help="The queue's namespace.")
+]
 Partitions = Annotated[
     int | None, typer.Option(min=1, max=1_024, help="Refuse a namespace with another number.", show_default=False)
 ]

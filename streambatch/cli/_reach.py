@@ -9,8 +9,12 @@ it says how many partitions there are, and if there is none, nothing is done and
 the desk are used on a store that nobody joined. `Desk` and `Survey` send what a queue's operator verbs send, as a user
 with the rights of a queue, and no more.
 
+*They shorten nothing.* What a script lets expire it takes from the settings of whoever calls it, and the bot's are not
+known here. A cancel shortens no reply (`_commit.lua`); what it leaves of a thread has no content, and `LONGEST` for it
+is as long as any settings can say. What a verb places in an index is looked at again by a worker, with its settings.
+
 An ``embedded:`` folder is opened as by any process: its server is started if nobody has it, and kept while the verb
-runs. A folder that is not there is not made.
+runs. A folder that is not there is not made, and one that no server was ever in is none.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from streambatch._survey import Survey
 from streambatch._topology import Client, at
 from streambatch.errors import Refused, StoreError, Unreachable, UsageError
 
+LONGEST = 30 * 86_400.0  # seconds: the most that `dedup_window` and `reply_retention` may be
 NO_URL = "which server? Give --url redis://host:6379, or better set STREAMBATCH_URL: it keeps a password out of ps"
 
 
@@ -62,9 +67,29 @@ class Reach:
     """
 
     name: str
-    store: Store
+    store: Guest
     desk: Desk
     survey: Survey
+
+
+class Guest(Store):
+    """A store that nobody joins with it."""
+
+    async def join(self, extra: float = 0.0) -> None:  # noqa: ARG002 - as of any store
+        """What a process of the bot does when the server has forgotten the namespace. Raises UsageError."""
+        raise self.gone
+
+    @property
+    def gone(self) -> UsageError:
+        """That the namespace was there."""
+        return UsageError(
+            f"namespace {self.keys.namespace!r}, or a part of it, was there and is not any more (FLUSHALL? a server"
+            " that came back empty?). A verb does not make it anew; the processes of the bot do"
+        )
+
+    async def there(self) -> bool:
+        """Whether the namespace is there. Raises StoreError."""
+        return await self.control(None, (), ("HGET", self.keys.of(0, "meta"), "layout")) is not None
 
 
 @asynccontextmanager
@@ -83,7 +108,7 @@ async def reached(where: Where) -> AsyncGenerator[Reach]:
         return
     from streambatch.embedded import EmbeddedServer
 
-    _there(where.url)
+    await asyncio.to_thread(_there, where.url)
     server = await EmbeddedServer.open(where.url)
     keeping = asyncio.create_task(server.run())
     try:
@@ -97,11 +122,15 @@ async def reached(where: Where) -> AsyncGenerator[Reach]:
 
 
 def _there(url: str) -> None:
-    folder = url.partition(":")[2].removeprefix("//").partition("?")[0]
-    if not folder:
+    """Refuse a folder that no server of ours was in: to open it would start one there."""
+    given = url.partition(":")[2].removeprefix("//").partition("?")[0]
+    if not given:
         raise UsageError("embedded: without a folder is a new, empty server; name the bot's: embedded:./bot-data")
-    if not Path(folder).is_dir():
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
         raise UsageError(f"{url}: there is no such folder here; name the one the bot has, relative to this one")
+    if not any((folder / name).exists() for name in ("server.lock", "appendonlydir")):
+        raise UsageError(f"{url}: no embedded server was ever in this folder; name the one the bot has")
 
 
 @asynccontextmanager
@@ -115,9 +144,9 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         except Unreachable as error:
             raise StoreError(f"{shown}: {_dotless(error)}; is it up, and is the URL right?") from None
         except Refused as error:
-            raise StoreError(f"{shown}: {_dotless(error)}; streambatch doctor says more") from None
-        settings = Settings(partitions=partitions)
-        store = Store(client, Keys(where.namespace, partitions), settings, Plain(), _unheard)
+            raise Refused(f"{shown}: {_dotless(error)}; streambatch doctor says more", error.code) from None
+        settings = Settings(partitions=partitions, dedup_window=LONGEST)
+        store = Guest(client, Keys(where.namespace, partitions), settings, Plain(), _unheard)
         survey = Survey(store)
         try:
             yield Reach(f"namespace {where.namespace}, {shown}", store, Desk(store), survey)

@@ -6,7 +6,7 @@ import asyncio
 
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Where, reached
-from streambatch.cli._told import as_json, console, say, some, tell
+from streambatch.cli._told import as_json, columns, say, some, tell
 
 
 def threads(where: Where, state: str, offset: int, count: int, *, json: bool) -> int:
@@ -24,7 +24,7 @@ async def _threads(where: Where, state: str, offset: int, count: int, *, json: b
         as_json({"state": state, "offset": offset, "total": total, "threads": [row(glance) for glance in seen]})
         return 0
     if seen:
-        tell(rows(seen, console().width, paused=stats.paused))
+        tell(rows(seen, columns(), paused=stats.paused))
     more = total - offset - len(seen)
     say(f"{some(total, 'thread')} in {state}" + (f"; the next page: --offset {offset + count}" if more > 0 else ""))
     return 0

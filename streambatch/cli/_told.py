@@ -15,12 +15,14 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 
 from streambatch.errors import StreambatchError
@@ -28,7 +30,6 @@ from streambatch.errors import StreambatchError
 OK, NOT_SO, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 _DANGEROUS = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
-WIDE = 1_000  # columns of a pipe: nothing is cut there
 
 
 def code_of(act: Callable[[], int]) -> int:
@@ -38,12 +39,12 @@ def code_of(act: Callable[[], int]) -> int:
         code = act()
         sys.stdout.flush()  # here, where a reader that is gone is no error; at the end of the program it is one
     except StreambatchError as error:
-        print(f"streambatch: {error}", file=sys.stderr)
+        say(f"streambatch: {error}")
         return COULD_NOT
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unheard(sys.stdout)
     return code
 
 
@@ -80,38 +81,65 @@ def moment(at: float) -> str:
 
 
 def some(count: int, what: str) -> str:
-    """``1 thread``, ``3 threads``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """``1 thread``, ``3 threads``, ``2 batches``, ``2 tries``."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("ch") else f"{what}s"
+    return f"{count:,} {what if count == 1 else many}"
 
 
 def console() -> Console:
-    """For stdout; a pipe gets plain text as wide as it comes, unless COLUMNS says how wide."""
-    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else WIDE
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False, width=wide)
+    """For a terminal."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def columns() -> int:
+    """How wide stdout is; 0 for a pipe, where lines are as long as they are and nothing is cut."""
+    return console().width if sys.stdout.isatty() else 0
 
 
 def tell(what: RenderableType) -> None:
     """Show it on stdout; lines of a pipe end where their text ends."""
-    out = console()
     if sys.stdout.isatty():
-        out.print(what)
-        return
-    with out.capture() as said:
-        out.print(what)
-    print("\n".join(line.rstrip() for line in said.get().splitlines()))
+        console().print(what)
+    else:
+        print("\n".join(line.rstrip() for line in _lines(what)))
 
 
-def table(*columns: str, right: tuple[str, ...] = (), last: str = "", wide: int = WIDE) -> Table:
+def _lines(what: RenderableType) -> Iterator[str]:
+    """What a pipe gets, which is no terminal of any width: Text, Padding, Group and the tables of `table`."""
+    if isinstance(what, Group):
+        for part in what.renderables:
+            yield from _lines(part)
+    elif isinstance(what, Padding):
+        yield from (" " * what.left + line for line in _lines(what.renderable))
+    elif isinstance(what, Table):
+        yield from _rows(what)
+    else:
+        yield from str(what).split("\n")
+
+
+def _rows(made: Table) -> Iterator[str]:
+    cells = [[str(cell) for cell in (*([column.header] if made.show_header else []), *column.cells)]
+             for column in made.columns]  # fmt: skip
+    wide = [max(map(cell_len, column)) for column in cells[:-1]]
+    for row in zip(*cells, strict=True):
+        line = ""
+        for cell, room, column in zip(row[:-1], wide, made.columns, strict=False):
+            blank = " " * (room - cell_len(cell))
+            line += (blank + cell if column.justify == "right" else cell + blank) + "  "
+        yield line + row[-1]
+
+
+def table(*columns: str, right: tuple[str, ...] = (), last: str = "", wide: int = 0) -> Table:
     """A table without lines; columns named in *right* stand to the right.
 
-    Where there are so many columns of text that it may not fit (*wide* is less than a pipe has), the column named
-    *last* gives way, and no other.
+    On a terminal (*wide* columns), where so many columns of text may not fit, the column named *last* gives way, and no
+    other. With 0 none does.
     """
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=bool(last) and wide < WIDE)
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=bool(last) and wide > 0)
     for name in columns:
         made.add_column(
             name, justify="right" if name in right else "left", no_wrap=True, overflow="ellipsis",
-            ratio=1 if name == last and wide < WIDE else None,
+            ratio=1 if name == last and wide else None,
         )  # fmt: skip
     return made
 
@@ -125,4 +153,12 @@ def say(text: str) -> None:
     """What is going on, on stderr, after what stdout has so far; if nobody listens any more, the work still goes on."""
     with suppress(OSError):
         sys.stdout.flush()
+    try:
         print(text, file=sys.stderr, flush=True)
+    except OSError:
+        unheard(sys.stderr)
+
+
+def unheard(stream: TextIO) -> None:
+    """Nobody reads it any more: what is still in it must not be an error (exit code 120) when the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -32,7 +32,7 @@ from rich.text import Text
 from streambatch._survey import Board
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, console, plain, span, tell
+from streambatch.cli._told import as_json, columns, plain, span, tell
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
@@ -53,15 +53,16 @@ async def _once(where: Where, count: int, *, json: bool) -> int:
         told = {"namespace": where.namespace, "now": board.now, **totals(board)}
         as_json({**told, "threads": [row(glance) for glance in board.threads]})
     else:
-        tell(screen(board, reach.name, console().width, None))
+        tell(screen(board, reach.name, columns(), None))
     return 0
 
 
 def totals(board: Board) -> dict[str, Any]:
     """The counts. Where not all threads were looked at (``whole``), what runs or retries is "at least"."""
     stats, states = board.stats, board.states
-    batches = max(0, stats.in_hand - stats.undelivered)
-    waiting = states.get("waiting", 0) if board.whole else max(0, stats.due - batches)
+    waiting = states.get("waiting", 0)
+    if not board.whole:  # all but those with a batch in hand, of which some are paused, and not in `due`
+        waiting = max(waiting, stats.due - max(0, stats.in_hand - stats.undelivered - board.shelved))
     return {
         "waiting": waiting, "running": states.get("running", 0), "retrying": states.get("retrying", 0),
         "cancelling": states.get("cancelling", 0), "undelivered": stats.undelivered, "parked": stats.parked,
@@ -78,7 +79,8 @@ def screen(board: Board, name: str, wide: int, rate: float | None, note: str = "
     head.append(time.strftime("  %H:%M:%S UTC", time.gmtime(board.now)), "not bold dim").append(
         f"  {plain(name)}", "not bold"
     )
-    counts = [("waiting", f"{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
+    unseen = "" if board.whole or t["parked"] <= board.states.get("parked", 0) else "≥ "
+    counts = [("waiting", f"{unseen}{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
     counts += [("retrying", f"{least}{t['retrying']:,}"), ("undelivered", f"{t['undelivered']:,}")]
     counts += [("parked", f"{t['parked']:,}"), ("paused", "yes" if t["paused"] else "no"), ("dead", f"{t['dead']:,}")]
     more = [("messages", f"{t['messages']:,}"), ("oldest waiting", span(board.oldest) or "-")]

@@ -90,6 +90,7 @@ class _Work:
         self._stop = asyncio.Event()
         self._task: asyncio.Task[int] | None = None
         self._opened = False
+        self._closing = self._hurry = False
         self._code = OK
 
     async def go(self) -> int:
@@ -102,6 +103,9 @@ class _Work:
                 self._opened = True
                 self._began()
                 await self._until_over()
+                if self._hurry:  # both signals came before this task had its turn
+                    await self._queue.drain(0)
+                self._closing = True
         except asyncio.CancelledError:
             if not self._signals:
                 raise
@@ -140,7 +144,10 @@ class _Work:
             self._stop.set()
             say(f"draining: {running} and deliveries under way get {grace}; the next signal releases them")
         elif self._signals == 2 and self._task is not None:
-            self._task.cancel()
+            if self._opened and not self._closing:
+                self._hurry = True  # a cancellation now would only end the block, which then drains
+            else:
+                self._task.cancel()
             say("releasing what still runs: another worker has it at once; the next signal leaves")
         else:
             os._exit(INTERRUPTED)

@@ -24,7 +24,7 @@ end
 -- One outcome per batch under the id of its last message: whoever awaits message x reads the first outcome from x on.
 -- What was dropped while the batch ran has higher ids, so its outcome (dl) can only follow; also that of the other half
 -- of a batch, or of what a more() took: while such older ones wait, `last` keeps it for their batch (see _pin).
-local function outcome(thread, k, kind, r, seq, fence, data)
+local function outcome(thread, k, kind, r, seq, fence, data, careful)
   local entry = {'XADD', k.reply, 'MAXLEN', '~', 128, r.last, 'k', kind, 'f', r.first, 's', seq, 'e', fence, 'm', data}
   if redis.pcall(unpack(entry)).err then
     redis.call('DEL', k.reply)
@@ -35,7 +35,9 @@ local function outcome(thread, k, kind, r, seq, fence, data)
   elseif beyond(r) then
     redis.call('XADD', k.reply, r.dl, 'k', 'cancelled', 'f', r.df, 's', seq, 'e', fence, 'm', '')
   end
-  redis.call('PEXPIRE', k.reply, retention)
+  -- Who cancels may have other settings (the command line): it never shortens, and what it adds has no content.
+  if not careful then redis.call('PEXPIRE', k.reply, retention)
+  elseif redis.call('PEXPIRE', k.reply, keep, 'NX') == 0 then redis.call('PEXPIRE', k.reply, retention, 'GT') end
   told(thread)
 end
 

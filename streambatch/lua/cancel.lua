@@ -45,7 +45,7 @@ if n > 0 then
     redis.call('HSET', k.run, 'df', v[4] or first, 'dl', last)
     told(thread)
   else
-    outcome(thread, k, 'cancelled', {first = first, last = last, df = known[3], dl = known[4]}, known[1] or 0, known[2] or 0, '')
+    outcome(thread, k, 'cancelled', {first = first, last = last, df = known[3], dl = known[4]}, known[1] or 0, known[2] or 0, '', true)
     if v[3] then redis.call('DEL', k.stream, k.window) else forget(thread, k) end
   end
 end

@@ -96,7 +96,35 @@ async def test_inspect_says_why_and_what_to_do(server: Server, namespace: str) -
         assert (nobody["known"], nobody["state"], nobody["messages"]) == (False, "idle", [])
         await stage.queue.pause()
         await stage.say("late")
-        assert (await told(stage, "inspect", "late"))["do"] == "streambatch resume"
+        assert (await told(stage, "inspect", "late"))["do"] == f"streambatch resume --namespace {namespace}"
+
+
+async def test_what_is_advised_can_be_copied_as_it_stands(server: Server, namespace: str) -> None:
+    """With the namespace, which a variable may say, too, and with quotes around a name that needs them."""
+    async with staged(server.url, namespace) as stage:
+        await stage.queue.pause("a b")
+        await stage.say("a b")
+        code, out, err = await quick("inspect", "a b", STREAMBATCH_NAMESPACE=namespace, **stage.here)
+        assert (code, f"  → streambatch resume 'a b' --namespace {namespace}" in out.splitlines()) == (0, True), err
+        assert "  next      -" in out.splitlines()
+        await stage.say("dead-1")
+        (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
+        _, out, _ = await quick("dead", "show", letter.id, "--namespace", namespace, **stage.here)
+        assert f"streambatch dead redrive {letter.id} --namespace {namespace}" in out
+        found = await quick("dead", "list", "--thread", "nobody", "--namespace", namespace, **stage.here)
+        assert found == (0, "", "0 letters of 1 shown\n")
+
+
+async def test_a_cancelled_run_is_due_now_and_not_since_1970(server: Server, namespace: str) -> None:
+    async with staged(server.url, namespace) as stage:
+        await stage.say("busy-1")
+        await wait_for(lambda: _state(stage, "busy-1", "retrying"), "the failure")
+    code, out, err = await quick("cancel", "busy-1", "--namespace", namespace, **stage.here)
+    assert (code, out) == (0, "busy-1: its Run ends, 0 waiting messages dropped\n"), err
+    found = await told(stage, "inspect", "busy-1")
+    assert (found["state"], found["wake"]) == ("cancelling", 0)
+    (row,) = (await told(stage, "threads"))["threads"]
+    assert (row["state"], row["wake"]) == ("cancelling", 0)
 
 
 async def test_what_a_codec_wrote_is_said_to_be_unreadable(server: Server, namespace: str) -> None:
@@ -208,6 +236,7 @@ async def test_a_server_that_cannot_be_is_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.standalone("its URL is taken apart")
 async def test_wrong_and_missing_passwords_are_said_as_what_they_are(server: Server) -> None:
     plain = server.tcp_url.replace("bot:bot-secret@", "")
     for url, words in (
@@ -227,6 +256,43 @@ async def test_an_embedded_server_is_looked_at_beside_its_bot_and_after_it(tmp_p
         assert (code, "anna " in out) == (0, True), err
     code, out, err = await finish("inspect", "anna", "--url", url)
     assert (code, "anna: waiting" in out) == (0, True), err
+
+
+async def test_into_a_pipe_nothing_is_cut(server: Server, namespace: str) -> None:
+    """Whatever COLUMNS says: a name that is cut is of no use to the next command."""
+    name, text = f"dead-{'n' * 200}", f"{CANARY} {'text ' * 800}end"
+    async with staged(server.url, namespace) as stage:
+        await stage.queue.submit(name, text, author="a" * 200)
+        (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
+        await stage.queue.submit(f"quiet-{'n' * 200}", text, debounce=60)
+        here = {**stage.here, "COLUMNS": "40"}
+        for words, wanted in (
+            (("dead", "list"), name),
+            (("dead", "show", letter.id), name),
+            (("dead", "show", letter.id, "--show-content"), text),
+            (("inspect", f"quiet-{'n' * 200}", "--show-content"), text),
+            (("threads",), f"quiet-{'n' * 200}"),
+            (("top", "--once"), f"quiet-{'n' * 200}"),
+            (("drain", "--timeout", "0"), f"quiet-{'n' * 200}"),
+        ):
+            _, out, _ = await quick(*words, "--namespace", namespace, **here)
+            assert any(wanted in line for line in out.splitlines()), (words, out)
+            assert all(line == line.rstrip() for line in out.splitlines())
+        _, out, _ = await quick("threads", "--namespace", namespace, **here)
+        head, row = out.splitlines()
+        assert head.index("STATE") == row.index("waiting")
+        assert head.index("AGE") + len("AGE") == row.index(" s") + len(" s")
+
+
+async def test_no_message_is_listed_if_none_is_wanted(server: Server, namespace: str) -> None:
+    """`--messages 0`: XRANGE with COUNT 0 would give all."""
+    async with staged(server.url, namespace) as stage:
+        for _ in range(3):
+            await stage.queue.submit("quiet", f"{CANARY}-text", debounce=60)
+        found = await told(stage, "inspect", "quiet", "--messages", "0", "--show-content")
+        assert (found["messages"], found["waiting"]) == ([], 3)
+        assert "MESSAGE" not in await shown(stage, "inspect", "quiet", "--messages", "0")
+        assert "and 2 messages more: --messages 3" in await shown(stage, "inspect", "quiet", "--messages", "1")
 
 
 async def test_a_reader_that_has_seen_enough_is_no_error(start_server: StartServer, namespace: str) -> None:

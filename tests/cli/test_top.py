@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from streambatch._connect import masked
 from tests.cli.stage import CANARY, staged
 from tests.cli.terminal import ALTERNATE, LEFT, SHOWN, Terminal
-from tests.cli.tools import finish
+from tests.cli.tools import finish, quick
 from tests.conftest import StartServer
-from tests.rig import Server
+from tests.rig import Server, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 Open = Callable[..., Awaitable[Terminal]]
@@ -44,7 +46,8 @@ async def test_the_screen_shows_counts_and_the_most_urgent_first_and_q_leaves_it
         screen = await opened("top", "--namespace", namespace, "--every", "0.2", size=(140, 20), **stage.here)
         await screen.until("THREAD", "parked 1", "Runs/min 0", "held")
         lines = screen.lines
-        assert re.match(rf"streambatch top  \d\d:\d\d:\d\d UTC  namespace {namespace}, unix://\*\*\*@", lines[0])
+        shown = masked(server.url)[:60]
+        assert re.match(rf"streambatch top  \d\d:\d\d:\d\d UTC  namespace {namespace}, {re.escape(shown)}", lines[0])
         counts = "waiting 2  running 1  retrying 1  undelivered 1  parked 1  paused no  dead 2"
         assert lines[1] == counts
         assert re.fullmatch(r"messages 5  oldest waiting \d.*  overdue 0.0 s  Runs/min 0", lines[2])
@@ -111,6 +114,7 @@ async def test_it_follows_what_happens_and_the_size_of_the_terminal(
         assert await screen.end() == 0
 
 
+@pytest.mark.standalone("it is killed and frozen")
 @pytest.mark.leaves_keys(LEAVES)
 async def test_while_the_server_is_away_the_screen_says_so_and_it_comes_back(
     start_server: StartServer, namespace: str, opened: Open
@@ -154,3 +158,26 @@ async def test_without_a_terminal_it_looks_once(server: Server, namespace: str) 
     assert 0 < slow["lease"] <= 30
     assert (slow["state"], slow["in_batch"], slow["attempt"]) == ("running", 1, 1)
     assert told["oldest"] >= slow["age"] > 0
+
+
+@pytest.mark.leaves_keys(LEAVES)
+@pytest.mark.parametrize(("paused", "waiting"), [(60, "230"), (130, "≥ 200")])
+async def test_batches_of_paused_threads_are_not_taken_for_others(
+    server: Server, namespace: str, paused: int, waiting: str
+) -> None:
+    """What waits is what is due less the batches, but not less those of paused threads, of which many are not seen."""
+    async with staged(server.url, namespace) as stage:
+        names = [f"busy-{number}" for number in range(paused)]
+        await asyncio.gather(*(stage.say(name) for name in names))
+
+        async def there() -> bool:
+            return {(await stage.queue.explain(name)).state for name in names} == {"retrying"}
+
+        await wait_for(there, "the failures", deadline=30)
+        for name in names:
+            await stage.queue.pause(name)
+        quiet = (stage.queue.submit(f"quiet-{number}", "hi", debounce=3_000) for number in range(230))
+        await asyncio.gather(*quiet)
+        code, out, err = await quick("top", "--once", "--namespace", namespace, **stage.here)
+    assert (code, err) == (0, "")
+    assert f"\nwaiting {waiting}  running ≥ 0  retrying ≥ 0  undelivered 0  parked {paused}  " in out

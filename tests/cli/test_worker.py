@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,7 +41,7 @@ class Worker:
     def __init__(self, child: asyncio.subprocess.Process) -> None:
         self.child = child
         self.said = {"out": "", "err": ""}
-        self._readers = [asyncio.ensure_future(self._read(name)) for name in self.said]
+        self._readers = [asyncio.ensure_future(self._read(name)) for name in self.said if getattr(child, f"std{name}")]
 
     async def until(self, what: str, on: str = "err") -> None:
         """Wait until it has said this."""
@@ -71,11 +72,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     (tmp_path / "failing.py").write_text("raise RuntimeError('no token')")
     started: list[Worker] = []
 
-    async def begin(target: str, url: str = "redis://h", namespace: str = "n") -> Worker:
+    async def begin(
+        target: str, url: str = "redis://h", namespace: str = "n", stderr: int = asyncio.subprocess.PIPE
+    ) -> Worker:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "streambatch", "worker", target), cwd=tmp_path,
             env=environment(None) | {"BOT_URL": url, "BOT_SPACE": namespace},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
         started.append(Worker(child))
         return started[-1]
@@ -151,6 +154,43 @@ async def test_the_second_signal_releases_what_runs(server: Server, namespace: s
         await other.until("Run 1 of slow", "out")
         for _ in range(2):
             other.child.send_signal(signal.SIGINT)
+
+
+@pytest.mark.leaves_keys("a worker leaves its namespace")
+async def test_two_signals_at_once_release_what_runs(server: Server, namespace: str, start: Start) -> None:
+    """Both are there before its loop has a turn, as when a supervisor is impatient with a frozen process."""
+    async with BatchQueue(server.url, namespace=namespace, log=False, debounce=0) as queue:
+        worker = await start("bot", server.url, namespace)
+        await worker.until("Ctrl-C drains")
+        await queue.submit("slow", "hi")
+        await worker.until("Run 1 of slow", "out")
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            worker.child.send_signal(number)
+        assert await worker.end() == 0
+        assert "releasing what still runs" in worker.said["err"]
+        found = await queue.explain("slow")
+        assert (found.owner, found.in_batch, found.attempt) == ("", 1, 0)
+
+
+@pytest.mark.leaves_keys("a worker leaves its namespace")
+async def test_signals_drain_also_if_nobody_reads_what_it_says(
+    server: Server, namespace: str, start: Start, tmp_path: Path
+) -> None:
+    """Its stderr is a pipe to a log collector that has died."""
+    mine, theirs = os.pipe()
+    async with BatchQueue(server.url, namespace=namespace, log=False, debounce=0) as queue:
+        worker = await start("bot", server.url, namespace, stderr=theirs)
+        os.close(theirs)
+        os.close(mine)
+        receipt = await queue.submit("slow", "hi")
+        await worker.until("Run 1 of slow", "out")
+        worker.child.send_signal(signal.SIGTERM)
+        (tmp_path / "go").touch()
+        assert await receipt.reply() is not None
+        assert await worker.end() == 0
+        (tmp_path / "go").unlink()
+        await queue.submit("late", "hi")
+        assert (await queue.explain("late")).state == "waiting"
 
 
 @pytest.mark.leaves_keys("a worker leaves its namespace")

@@ -153,7 +153,7 @@ class Book:
             for name, value in os.environ.items()
             if name not in ("LINES", "STREAMBATCH_URL", "PYTHONUNBUFFERED")
         }
-        env = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "STREAMBATCH_URL": "embedded:./bot-data"}
+        env = {**kept, "PYTHONPATH": str(ROOT), "STREAMBATCH_URL": "embedded:./bot-data"}
         done = subprocess.run(
             [sys.executable, "-m", "streambatch", *words], cwd=self._folder, env=env, text=True, timeout=30,
             check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,

@@ -173,6 +173,23 @@ def a_backlog_is_dropped(w: World) -> None:
     assert w.length("reply") == 1
 
 
+def outcomes_live_no_shorter_for_a_cancel(w: World) -> None:
+    """I10: whoever cancels may have other settings. With content no longer either; one made for this does (I7)."""
+    w.settle(w.begin("m1"), kind="none")
+    for lived, wanted in ((500_000, 500_000), (50_000, 100_000)):
+        w.submit("a", f"m{wanted}")
+        w.db.pexpire(w.key("reply"), lived)
+        assert w.cancel(retention=100_000, keep=900_000).startswith("idle 1 ")
+        left = w.db.pttl(w.key("reply"))
+        assert wanted - 20_000 < left <= wanted, left
+    w.db.delete(w.key("reply"))
+    w.submit("a", "m2")
+    assert w.cancel(retention=100_000, keep=900_000).startswith("idle 1 ")
+    assert w.db.pttl(w.key("reply")) > 800_000
+    assert w.settle(w.begin("m9"), kind="none", retention=60_000) == ["done"]
+    assert w.db.pttl(w.key("reply")) <= 60_000
+
+
 def the_backlog_stays_if_only_the_run_ends(w: World) -> None:
     """pending=0."""
     w.begin("m1")
