@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -34,6 +33,8 @@ from itertools import count
 from typing import Any
 
 from aiohttp import WSMsgType, web
+
+from tests.fakes.typed import Shown, by_hand, typing
 
 APP_TOKEN, BOT_TOKEN = "xapp-loopback", "xoxb-loopback"
 BOT, TEAM = "U0BOT", "T0LOOP"
@@ -92,7 +93,6 @@ class SlackApi:
         self.status: dict[tuple[str, str], list[str]] = {}
         self.calls: Counter[str] = Counter()
         self.connected = asyncio.Event()
-        self.news = asyncio.Event()
         self.limits: dict[str, int] = {}
         self.gone: set[str] = set()
         self.down: set[str] = set()
@@ -184,7 +184,6 @@ class SlackApi:
             if self._socket is socket:
                 self._socket = None
                 self.connected.clear()
-            self.news.set()
         return socket
 
     async def _listen(self, socket: web.WebSocketResponse) -> None:
@@ -197,7 +196,6 @@ class SlackApi:
             if message.type == WSMsgType.TEXT:
                 happening = self._envelopes.pop(json.loads(message.data)["envelope_id"])
                 happening.acked += 1
-                self.news.set()
 
     # ── the methods ──
 
@@ -270,8 +268,6 @@ class SlackApi:
         except Refusal as refusal:
             body = {"ok": False, "error": refusal.error}
             return web.json_response(body, status=refusal.status, headers=refusal.headers)
-        finally:
-            self.news.set()
         return web.json_response({"ok": True} | result)
 
     def close(self) -> None:
@@ -307,29 +303,14 @@ async def serving(port: int = 0, *, patience: float = 3.0) -> AsyncGenerator[Sla
         await runner.cleanup()
 
 
-async def _main() -> None:
-    async with serving(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as fake:
+async def _main(port: int) -> None:
+    async with serving(port) as fake:
+        fake.sent = Shown(lambda call: f"{call.channel}< {call.text}")
         print(f"SLACK_API={fake.url}/api/ SLACK_APP_TOKEN={APP_TOKEN} SLACK_TOKEN={BOT_TOKEN}", flush=True)
         await fake.connected.wait()
         print("The bot is here. Type `text`, or `channel: text`.", flush=True)
-        typed = asyncio.create_task(_typed(fake))
-        shown = 0
-        while not typed.done() or fake.sent[shown:]:
-            for call in fake.sent[shown:]:
-                shown += 1
-                print(f"{call.channel}< {call.text}", flush=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    fake.news.clear()
-                    await fake.news.wait()
-
-
-async def _typed(fake: SlackApi) -> None:
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        channel, colon, text = line.strip().partition(": ")
-        fake.say(*((channel, text) if colon and channel[0] in "CDG" else ("D1", line.strip())))
+        await typing(fake.say, lambda channel: channel[:1] in tuple("CDG"), "D1")
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_main())
+    by_hand(_main)
