@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -46,5 +47,6 @@ async def bot(
     """The bot in the file that the module names as its EXAMPLE."""
     data: Path = tmp_path_factory.mktemp("telegram")
     env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN, "TELEGRAM_DRAFTS": str(data / "drafts")}
-    async with hosting([request.module.EXAMPLE], env, data) as host:
+    module = cast("Any", request.module)  # pyright: ignore[reportUnknownMemberType]
+    async with hosting([module.EXAMPLE], env, data) as host:
         yield host

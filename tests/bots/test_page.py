@@ -12,9 +12,9 @@ from tests.rig.process import ROOT, Child
 
 PAGE = (ROOT / "docs/bots.md").read_text(encoding="utf-8")
 #: Lines of code that make an example: neither empty nor a comment nor its docstring.
-LINES = 70
-#: One shows a second thing besides: photos for the model, an answer that is edited while it is written.
-MORE = {"telegram_ptb": 100, "telegram_streaming": 100}
+LINES = 60
+#: What these show besides: photos for the model; threads, a status and a stop word; a web API with a stream.
+MORE = {"telegram_ptb": 81, "slack_bot": 68, "fastapi_sse": 68}
 
 
 def test_every_block_of_the_page_stands_in_its_file() -> None:
