@@ -189,6 +189,8 @@ async def test_the_next_answer_has_a_message_of_its_own(chat: Chat, end: Event) 
     drafts(started())
     await preview(drafts, chat, "old")
     drafts(end)
+    if not isinstance(end, Started):
+        await wait_for(lambda: chat.files == [], "the end of its file")
     drafts(started("b2"))
     await preview(drafts, chat, "new", "b2")
     assert chat.messages == {100: "old", 101: "new"}
@@ -210,10 +212,11 @@ async def test_a_run_that_another_process_took_over_keeps_its_file_for_it(chat: 
     """And its previews, which come here too with hear_previews, are not shown by two."""
     mine, others = chat.drafts(), chat.drafts()
     mine(started())
+    mine(Preview("t", "b2", "of somebody else"))
     await preview(mine, chat, "half")
     await wait_for(lambda: "b1" in chat.files, "its note")
     mine(Lost("t", "b1"))
-    mine(Preview("t", "b1", "half of it"))
+    mine(Preview("t", "b1", "more of it"))
     mine(Preview("u", "b9", "of somebody else"))
     others(started())
     await preview(others, chat, "again")
@@ -221,6 +224,18 @@ async def test_a_run_that_another_process_took_over_keeps_its_file_for_it(chat: 
     await mine.aclose()
     assert chat.files == ["b1"]
     assert chat.calls == ["send half", "edit again"]
+
+
+async def test_a_reply_waits_for_the_preview_that_is_on_its_way_and_goes_into_its_message(chat: Chat) -> None:
+    drafts, chat.hold = chat.drafts(), asyncio.Event()
+    drafts(started())
+    await preview(drafts, chat, "half")
+    drafts(answered())
+    delivering = asyncio.create_task(drafts.deliver(reply("whole")))
+    await asyncio.sleep(0)
+    chat.hold.set()
+    await delivering
+    assert chat.messages == {100: "whole"}
 
 
 async def test_a_message_that_is_sent_while_its_answer_is_forgotten_belongs_to_no_other(chat: Chat) -> None:
