@@ -45,6 +45,10 @@ async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
+def cut(text: str) -> list[str]:
+    return split_markdown(CALL.sub("&lt;!", text), 12_000)
+
+
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
@@ -52,10 +56,6 @@ queue = sb.BatchQueue(
     listeners=[typing := Typing(show_status, every=60)],  # Slack forgets it after two minutes
     submit_timeout=3_600,  # while the server is away events wait here, as Slack sends them three times more at most
 )
-
-
-def cut(text: str) -> list[str]:
-    return split_markdown(CALL.sub("&lt;!", text), 12_000)
 
 
 @queue.deliver
