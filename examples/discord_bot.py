@@ -10,18 +10,21 @@ names another provider, STREAMBATCH_URL another Redis or Valkey.
 import asyncio
 import os
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
+from typing import Any
 
 import discord
 
 import streambatch as sb
-from streambatch.integrations import Typing, split_markdown
+from streambatch.integrations import Typing, in_pieces, split_markdown, until_stored
 from streambatch.runners import ResponsesRunner
 
 intents = discord.Intents(guilds=True, messages=True, message_content=True)
 nobody = discord.AllowedMentions.none()  # is called, whatever the model writes
 # A rate limit of up to 30 seconds is waited for by discord.py itself, a longer one becomes RateLimited.
 client = discord.Client(intents=intents, allowed_mentions=nobody, max_ratelimit_timeout=30)
+gone = (discord.Forbidden, discord.NotFound)  # the bot may not write there, or the channel is not there any more
 
 
 async def show_typing(thread: str) -> None:  # Discord shows it for ten seconds
@@ -42,19 +45,14 @@ queue = sb.BatchQueue(
 
 
 @queue.deliver
-async def send(reply: sb.Reply) -> None:
+@in_pieces(partial(split_markdown, limit=2000), flood=discord.RateLimited, refused=gone)
+async def send(reply: sb.Reply, piece: str, number: int) -> None:
     channel = client.get_partial_messageable(int(reply.thread))
     asked = channel.get_partial_message(reply.metadata["message"]).to_reference(fail_if_not_exists=False)
-    try:
-        for n, piece in enumerate(split_markdown(reply.text, 2000)):
-            # Discord answers a nonce it has seen in the last minutes with the message it has: a reply that is delivered
-            # again after a crash, or the beginning of a long one after its end has failed, is not seen twice.
-            nonce = blake2b(f"{reply.id} {n}".encode(), digest_size=12).hexdigest()
-            await channel.send(piece, nonce=nonce, reference=asked)
-    except discord.RateLimited as limit:  # this channel waits, no other does, and no attempt is used up
-        raise sb.Retry(after=limit.retry_after, count=False) from None
-    except (discord.Forbidden, discord.NotFound) as error:  # the bot may not write there, or the channel is gone
-        raise sb.DeadLetter(type(error).__name__) from None
+    # Discord answers a nonce it has seen in the last minutes with the message it has: what is sent again after a crash,
+    # which may have come after Discord had it, is not seen twice.
+    nonce = blake2b(f"{reply.id} {number}".encode(), digest_size=12).hexdigest()
+    await channel.send(piece, nonce=nonce, reference=asked)
 
 
 @client.event
@@ -66,13 +64,10 @@ async def on_message(m: discord.Message) -> None:
         typing.stop(m.channel.id)
         await m.reply("Stopped." if found.run or found.dropped else "There is nothing to stop.")
         return
-    to, who = {"message": m.id}, m.author.display_name
-    while True:  # discord.py drops a message whose handler fails, so while the server is away it waits here
-        with suppress(sb.ServerAway, sb.OutcomeUnknown):
-            # The thread is the channel or, in a thread of Discord's, that thread: both are m.channel.
-            await queue.submit(m.channel.id, m.content, message_id=m.id, author=who, sent_at=m.created_at, metadata=to)
-            return
-        await asyncio.sleep(1)
+    about: Any = {"message_id": m.id, "author": m.author.display_name, "sent_at": m.created_at}
+    # The thread is the channel or, in a thread of Discord's, that thread: both are m.channel. And discord.py drops a
+    # message whose handler fails, so while the server is away it waits here.
+    await until_stored(queue.submit, m.channel.id, m.content, metadata={"message": m.id}, **about)
 
 
 async def main() -> None:

@@ -11,7 +11,6 @@ import asyncio
 import html
 import os
 import re
-import signal
 
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
@@ -20,7 +19,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 import streambatch as sb
-from streambatch.integrations import Typing, split_markdown
+from streambatch.integrations import Typing, in_pieces, split_markdown, until_stopped
 from streambatch.runners import ResponsesRunner
 
 API, TOKEN = os.environ.get("SLACK_API", "https://slack.com/api/"), os.environ["SLACK_TOKEN"]
@@ -46,6 +45,10 @@ async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
+def cut(text: str) -> list[str]:
+    return split_markdown(CALL.sub("&lt;!", text), 12_000)
+
+
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
@@ -56,10 +59,10 @@ queue = sb.BatchQueue(
 
 
 @queue.deliver
-async def send(reply: sb.Reply) -> None:
+@in_pieces(cut)
+async def send(reply: sb.Reply, piece: str, _: int) -> None:
     try:
-        for piece in split_markdown(CALL.sub("&lt;!", reply.text), 12_000):
-            await slack.chat_postMessage(markdown_text=piece, **reply.metadata)
+        await slack.chat_postMessage(markdown_text=piece, **reply.metadata)
     except SlackApiError as error:
         if error.response.status_code == 429:  # this channel waits, no other does, and no attempt is used up
             raise sb.Retry(after=int(error.response.headers["Retry-After"]), count=False) from None
@@ -81,19 +84,16 @@ async def on_message(event: dict[str, str]) -> None:
             typing.stop(thread)  # a backlog that is dropped before its Run has no event
             await show_status(thread, "")
         else:  # the message's ts makes it idempotent: an event that comes again is stored once
-            await queue.submit(thread, text, message_id=event["ts"], author=event["user"], metadata=to)
+            await queue.submit(thread, text, message_id=event["ts"], author=event.get("user"), metadata=to)
 
 
 async def main() -> None:
     who = await slack.auth_test()
     me.update(team_id=who["team_id"], user_id=who["user_id"])
-    ended = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, ended.set)
     async with queue:
         socket = AsyncSocketModeHandler(app, os.environ["SLACK_APP_TOKEN"])
         await socket.connect_async()
-        await ended.wait()
+        await until_stopped()
         await socket.close_async()  # no further events; then the queue finishes what is running, and still delivers it
 
 

@@ -8,7 +8,7 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 
 import asyncio
 import os
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiogram import Bot, Dispatcher, F
@@ -19,12 +19,13 @@ from aiogram.filters import Command
 from aiogram.types import Message, ReplyParameters
 
 import streambatch as sb
-from streambatch.integrations import Typing, split_markdown, utf16_length
+from streambatch.integrations import Typing, in_pieces, split_markdown, until_stored, utf16_length
 from streambatch.runners import Renewable, ResponsesRunner
 
 api = TelegramAPIServer.from_base(os.environ.get("TELEGRAM_API", "https://api.telegram.org"))
 bot, dp = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=api)), Dispatcher()
-sent: dict[str, int] = {}  # how much of a long answer is out, so that a flood wait in its middle repeats nothing
+cut = partial(split_markdown, limit=4096, length=utf16_length)
+gone = (TelegramForbiddenError, TelegramBadRequest)  # they blocked the bot, or the chat is not there any more
 
 
 async def show_typing(thread: str) -> None:  # Telegram shows it for five seconds
@@ -48,19 +49,12 @@ queue = sb.BatchQueue(
 
 
 @queue.deliver
-async def send(reply: sb.Reply) -> None:
-    to, pieces = reply.metadata, split_markdown(reply.text, 4096, length=utf16_length)
+@in_pieces(cut, flood=TelegramRetryAfter, refused=gone)
+async def send(reply: sb.Reply, piece: str, number: int) -> None:
+    to = reply.metadata
     answered = ReplyParameters(message_id=to["message"], allow_sending_without_reply=True)
-    try:
-        for n in range(sent.get(reply.id, 0), len(pieces)):
-            place = {"message_thread_id": to["topic"], "reply_parameters": None if n else answered}
-            await bot.send_message(to["chat"], pieces[n], **place)
-            sent[reply.id] = n + 1
-    except TelegramRetryAfter as flood:  # this chat waits, no other does, and no attempt is used up
-        raise sb.Retry(after=flood.retry_after, count=False) from None
-    except (TelegramForbiddenError, TelegramBadRequest) as error:  # they blocked the bot, or the chat is gone
-        raise sb.DeadLetter(type(error).__name__) from None
-    sent.pop(reply.id, None)
+    place = {"message_thread_id": to["topic"], "reply_parameters": None if number else answered}
+    await bot.send_message(to["chat"], piece, **place)
 
 
 def thread_of(m: Message) -> str:
@@ -81,12 +75,9 @@ async def on_message(m: Message) -> None:
     who, text = m.from_user and m.from_user.first_name, m.text or ""
     text = text.partition("@")[0] if text.startswith("/") else text  # "/new@the_bot", as groups have it
     about: Any = {"author": who, "sent_at": m.date, "metadata": to, "now": text == "/new"}
-    while True:  # aiogram drops an update whose handler fails, so while the server is away it waits here
-        with suppress(sb.ServerAway, sb.OutcomeUnknown):
-            # The message_id makes it idempotent: an update that comes again is stored once.
-            await queue.submit(thread, text, message_id=m.message_id, **about)
-            return
-        await asyncio.sleep(1)
+    # The message_id makes it idempotent: an update that comes again is stored once. And aiogram drops an update whose
+    # handler fails, so while the server is away it waits here.
+    await until_stored(queue.submit, thread, text, message_id=m.message_id, **about)
 
 
 async def main() -> None:

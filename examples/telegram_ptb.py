@@ -8,9 +8,8 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 
 import asyncio
 import os
-import signal
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from openai import AsyncOpenAI
@@ -19,7 +18,7 @@ from telegram.error import BadRequest, Forbidden, RetryAfter
 from telegram.ext import Application, CommandHandler, MessageHandler, filters
 
 import streambatch as sb
-from streambatch.integrations import Typing, split_markdown, utf16_length
+from streambatch.integrations import Typing, in_pieces, split_markdown, until_stopped, until_stored, utf16_length
 from streambatch.runners import ResponsesRunner
 
 
@@ -38,7 +37,7 @@ os.environ.setdefault("PTB_TIMEDELTA", "true")  # times as timedelta, which will
 api = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
 builder = Application.builder().token(os.environ["TELEGRAM_TOKEN"]).update_queue(Handled())
 app: Any = builder.base_url(f"{api}/bot").base_file_url(f"{api}/file/bot").build()
-sent: dict[str, int] = {}  # how much of a long answer is out, so that a flood wait in its middle repeats nothing
+cut = partial(split_markdown, limit=4096, length=utf16_length)
 
 
 class Seeing(ResponsesRunner):
@@ -77,19 +76,11 @@ queue = sb.BatchQueue(
 
 
 @queue.deliver
-async def send(reply: sb.Reply) -> None:
-    to, pieces = reply.metadata, split_markdown(reply.text, 4096, length=utf16_length)
-    answered = ReplyParameters(to["message"], allow_sending_without_reply=True)
-    try:
-        for n in range(sent.get(reply.id, 0), len(pieces)):
-            place = {"message_thread_id": to["topic"], "reply_parameters": None if n else answered}
-            await app.bot.send_message(to["chat"], pieces[n], **place)
-            sent[reply.id] = n + 1
-    except RetryAfter as flood:  # this chat waits, no other does, and no attempt is used up
-        raise sb.Retry(after=flood.retry_after, count=False) from None
-    except (Forbidden, BadRequest) as error:  # they blocked the bot, or the chat is gone
-        raise sb.DeadLetter(type(error).__name__) from None
-    sent.pop(reply.id, None)
+@in_pieces(cut, flood=RetryAfter, refused=(Forbidden, BadRequest))  # they blocked the bot, or the chat is gone
+async def send(reply: sb.Reply, piece: str, number: int) -> None:
+    to = reply.metadata
+    answered = None if number else ReplyParameters(to["message"], allow_sending_without_reply=True)
+    await app.bot.send_message(to["chat"], piece, message_thread_id=to["topic"], reply_parameters=answered)
 
 
 def thread_of(m: Message) -> str:
@@ -108,25 +99,20 @@ async def on_message(update: Any, _: object) -> None:
     to = {"chat": m.chat.id, "topic": topic, "message": m.message_id, "media_group_id": m.media_group_id}
     parts = [sb.Part("text", text=text) for text in (m.text, m.caption) if text]
     parts += [sb.Part("image", file_id=size.file_id) for size in m.photo[-1:]]  # of each photo its largest size
-    info: Any = {"message_id": m.message_id, "author": m.from_user and m.from_user.first_name, "sent_at": m.date}
-    while True:  # PTB drops an update whose handler fails, so while the server is away it waits here
-        with suppress(sb.ServerAway, sb.OutcomeUnknown):
-            # The message_id makes it idempotent: an update that comes again is stored once.
-            await queue.submit(thread_of(m), parts, metadata=to, **info)
-            return
-        await asyncio.sleep(1)
+    who = m.from_user and m.from_user.first_name
+    info: Any = {"message_id": m.message_id, "author": who, "sent_at": m.date, "metadata": to}
+    # The message_id makes it idempotent: an update that comes again is stored once. And PTB drops an update whose
+    # handler fails, so while the server is away it waits here.
+    await until_stored(queue.submit, thread_of(m), parts, **info)
 
 
 async def main() -> None:
     app.add_handler(CommandHandler("stop", on_stop))
     app.add_handler(MessageHandler((filters.TEXT | filters.PHOTO) & filters.UpdateType.MESSAGE, on_message))
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with app, queue:  # the queue is closed before the bot, so that running answers are still delivered
         await app.start()
         await app.updater.start_polling()
-        await stopped.wait()
+        await until_stopped()
         await app.updater.stop()
         await app.stop()
 

@@ -1,7 +1,7 @@
 """A Telegram bot with aiogram 3 that shows its answer while it is written: one message, edited until it is whole.
 
-What is said in telegram_aiogram.py holds here, too: one answer to a burst, and nothing lost in a crash. The message
-that an answer is written into is remembered in ./drafts: a bot that was killed in its middle goes on with the same one.
+What is said in telegram_aiogram.py holds here, too: one answer to a burst, and nothing lost in a crash. The messages
+that an answer is written into are noted in ./drafts: a bot that was killed in its middle goes on with the same ones.
 
     pip install "streambatch-queue[embedded]" aiogram
     TELEGRAM_TOKEN=… OPENAI_API_KEY=… python telegram_streaming.py
@@ -11,8 +11,7 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 
 import asyncio
 import os
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 
 from aiogram import Bot, Dispatcher, F
 from aiogram.client.session.aiohttp import AiohttpSession
@@ -22,15 +21,13 @@ from aiogram.filters import Command
 from aiogram.types import Message
 
 import streambatch as sb
-from streambatch.integrations import Streaming, Typing, split_markdown, utf16_length
+from streambatch.integrations import Drafts, Typing, split_markdown, until_stored, utf16_length
 from streambatch.runners import ResponsesRunner
 
 api = TelegramAPIServer.from_base(os.environ.get("TELEGRAM_API", "https://api.telegram.org"))
 bot, dp = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=api)), Dispatcher()
-drafts = Path(os.environ.get("TELEGRAM_DRAFTS", "drafts"))  # of each batch, the id of the message
-drafts.mkdir(exist_ok=True)
-runs: dict[str, str] = {}  # the batch of each thread that is being answered
-sent: dict[str, int] = {}  # how much of a long answer is out, so that a flood wait in its middle repeats nothing
+cut = partial(split_markdown, limit=4096, length=utf16_length)
+gone = (TelegramForbiddenError, TelegramBadRequest)  # they blocked the bot, or the chat is not there any more
 
 
 async def show_typing(thread: str) -> None:  # Telegram shows it for five seconds
@@ -38,70 +35,33 @@ async def show_typing(thread: str) -> None:  # Telegram shows it for five second
     await bot.send_chat_action(chat, "typing", message_thread_id=int(topic) if topic else None)
 
 
-async def send_message(thread: str, text: str) -> int:
+async def send(thread: str, text: str) -> int:
     chat, _, topic = thread.partition(":")
     return (await bot.send_message(chat, text, message_thread_id=int(topic) if topic else None)).message_id
 
 
-async def edited(thread: str, text: str) -> bool:  # whether this answer has a message, and it says the text now
+async def edit(thread: str, message: int, text: str) -> bool:
     try:
-        message = int((drafts / runs[thread]).read_text())
         await bot.edit_message_text(text, chat_id=thread.partition(":")[0], message_id=message)
-    except (FileNotFoundError, ValueError):
-        return False
     except TelegramBadRequest as error:
-        return "not modified" in error.message  # else somebody has deleted it
+        return "not modified" in error.message  # else somebody has deleted it, and the text is a new message
     return True
-
-
-async def write(thread: str, text: str) -> None:
-    if not await edited(thread, text):
-        (drafts / runs[thread]).write_text(str(await send_message(thread, text)))
-
-
-async def show(thread: str, text: str) -> None:  # the first message only; what is longer comes with the reply
-    for piece in split_markdown(text, 4096, length=utf16_length)[:1]:
-        await write(thread, piece)
-
-
-def follow(event: sb.Event) -> None:
-    match event:
-        case sb.Started(thread=thread, batch_id=batch):
-            if runs.get(thread, batch) != batch:  # the one before was cancelled
-                (drafts / runs[thread]).unlink(missing_ok=True)
-            runs[thread] = batch
-        case sb.Delivered(thread=thread) | sb.Dead(thread=thread) if thread in runs:
-            (drafts / runs.pop(thread)).unlink(missing_ok=True)
 
 
 async def echo(batch: sb.Batch) -> str:
     return f"You said:\n{batch.text}"
 
 
-typing, streaming = Typing(show_typing, every=4.5), Streaming(show, interval=1.0)
+typing, place = Typing(show_typing, every=4.5), os.environ.get("TELEGRAM_DRAFTS", "drafts")
+drafts = Drafts(send, edit, cut, flood=TelegramRetryAfter, refused=gone, folder=place, interval=1.0)
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
+    deliver=drafts.deliver,
     namespace="telegram_streaming",
-    listeners=[typing, streaming, follow],
+    listeners=[typing, drafts],
     dedup_window=86_400,  # for a day Telegram may send an update again
 )
-
-
-@queue.deliver
-async def send(reply: sb.Reply) -> None:
-    runs[reply.thread] = reply.batch_id
-    await streaming.settled(reply.thread)  # from here on no preview is on its way
-    pieces = split_markdown(reply.text, 4096, length=utf16_length)
-    try:
-        for n in range(sent.get(reply.id, 0), len(pieces)):
-            await (send_message if n else write)(reply.thread, pieces[n])
-            sent[reply.id] = n + 1
-    except TelegramRetryAfter as flood:  # this chat waits, no other does, and no attempt is used up
-        raise sb.Retry(after=flood.retry_after, count=False) from None
-    except (TelegramForbiddenError, TelegramBadRequest) as error:  # they blocked the bot, or the chat is gone
-        raise sb.DeadLetter(type(error).__name__) from None
-    sent.pop(reply.id, None)
 
 
 def thread_of(m: Message) -> str:
@@ -118,12 +78,9 @@ async def on_stop(m: Message) -> None:
 @dp.message(F.text)
 async def on_message(m: Message) -> None:
     thread, who = thread_of(m), m.from_user and m.from_user.first_name
-    while True:  # aiogram drops an update whose handler fails, so while the server is away it waits here
-        with suppress(sb.ServerAway, sb.OutcomeUnknown):
-            # The message_id makes it idempotent: an update that comes again is stored once.
-            await queue.submit(thread, m.text or "", message_id=m.message_id, author=who, sent_at=m.date)
-            return
-        await asyncio.sleep(1)
+    # The message_id makes it idempotent: an update that comes again is stored once. And aiogram drops an update whose
+    # handler fails, so while the server is away it waits here.
+    await until_stored(queue.submit, thread, m.text or "", message_id=m.message_id, author=who, sent_at=m.date)
 
 
 async def main() -> None:

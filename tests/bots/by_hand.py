@@ -1,7 +1,8 @@
-"""The lines for a shell in docs/slack.md and docs/fastapi.md: what each is, so that the pages say what was tried.
+"""The lines for a shell in docs/bots.md, slack.md and fastapi.md: what each is, so that the pages say what was tried.
 
-``LINES`` are run by test_by_hand.py, with free ports for those of the page and a folder for the data. Installing from
-an index is the one thing that no test does; `installs` knows whether such a line names what the tests have installed.
+Those of a checkout are run by test_by_hand.py, with free ports for those of the page and a folder for the data. Those
+of an empty folder, which install from an index, are run by `python -m tests.bots.first_minutes` and by no test;
+`installs` knows whether such a line names what the tests have installed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,40 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+TELEGRAM_FAKE = "python -m tests.fakes.bot_api 8081"
+_TELEGRAM = "TELEGRAM_API=http://127.0.0.1:8081 TELEGRAM_TOKEN=123456:loopback python examples"
+TELEGRAM = [f"{_TELEGRAM}/{name}.py" for name in ("telegram_aiogram", "telegram_streaming", "telegram_ptb")]
+DISCORD_FAKE = "python -m tests.fakes.discord_api 8082"
+_GATEWAY = "DISCORD_API=http://127.0.0.1:8082 DISCORD_TOKEN=loopback-token"
+DISCORD = f"{_GATEWAY} python -m tests.bots.discord_here examples/discord_bot.py"
 SLACK_FAKE = "python -m tests.fakes.slack_api 8083"
 _LOOPBACK = "SLACK_API=http://127.0.0.1:8083/api/ SLACK_TOKEN=xoxb-loopback SLACK_APP_TOKEN=xapp-loopback"
 SLACK = f"{_LOOPBACK} python examples/slack_bot.py"
 SLACK_ALONE = "SLACK_TOKEN=xoxb-… SLACK_APP_TOKEN=xapp-… .venv/bin/python slack_bot.py"
 WEB = "python examples/fastapi_sse.py"
 WEB_ALONE = ".venv/bin/python fastapi_sse.py"
-LINES = [SLACK_FAKE, SLACK, SLACK_ALONE, WEB, WEB_ALONE]
+#: How each example is started in an empty folder.
+ALONE = {
+    "telegram_aiogram": "TELEGRAM_TOKEN=… .venv/bin/python telegram_aiogram.py",
+    "telegram_streaming": "TELEGRAM_TOKEN=… .venv/bin/python telegram_streaming.py",
+    "telegram_ptb": "TELEGRAM_TOKEN=… .venv/bin/python telegram_ptb.py",
+    "discord_bot": "DISCORD_TOKEN=… .venv/bin/python discord_bot.py",
+    "slack_bot": SLACK_ALONE,
+    "fastapi_sse": WEB_ALONE,
+}
+PAGES = {"slack_bot": "docs/slack.md", "fastapi_sse": "docs/fastapi.md"}
+LINES = [TELEGRAM_FAKE, *TELEGRAM, DISCORD_FAKE, DISCORD, SLACK_FAKE, SLACK, WEB, *ALONE.values()]
+
+
+def page_of(example: str) -> str:
+    """The text of the page that says how an example is started."""
+    return (ROOT / PAGES.get(example, "docs/bots.md")).read_text(encoding="utf-8")
+
+
+def install_of(example: str) -> str:
+    """The line of an example's page that makes its environment: the last one before the line that starts it."""
+    before = page_of(example).partition(f"\n{ALONE[example]}\n")[0]
+    return next(line for line in reversed(before.splitlines()) if line.startswith("python3 -m venv"))
 
 
 def installs(line: str) -> bool:
@@ -29,7 +57,8 @@ def installs(line: str) -> bool:
         return False
     told: Any = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     tested = {re.split(r"[>=\[]", name)[0] for name in told["dependency-groups"]["test"] if isinstance(name, str)}
-    return found[1] == told["project"]["name"] and set(found[2].split()) <= tested
+    wanted = {re.split(r"[>=]", name)[0] for name in shlex.split(found[2])}
+    return found[1] == told["project"]["name"] and wanted <= tested
 
 
 def split(line: str) -> tuple[dict[str, str], str, list[str]]:

@@ -1,4 +1,4 @@
-"""docs/slack.md and docs/fastapi.md: their commands, as they stand there, do what the pages say."""
+"""docs/bots.md, slack.md and fastapi.md: their commands, as they stand there, do what the pages say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,24 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientError, ClientSession
 
-from tests.bots.by_hand import LINES, ROOT, SLACK, SLACK_ALONE, SLACK_FAKE, WEB, WEB_ALONE, installs, split
+from tests.bots.by_hand import (
+    ALONE,
+    DISCORD,
+    DISCORD_FAKE,
+    LINES,
+    ROOT,
+    SLACK,
+    SLACK_ALONE,
+    SLACK_FAKE,
+    TELEGRAM,
+    TELEGRAM_FAKE,
+    WEB,
+    WEB_ALONE,
+    install_of,
+    installs,
+    page_of,
+    split,
+)
 from tests.rig.moments import wait_for
 from tests.rig.process import Child
 
@@ -22,11 +39,74 @@ Start = Callable[..., Awaitable[Child]]
 
 def test_the_lines_that_are_run_here_are_those_of_the_pages() -> None:
     """And a line that installs something else than the tests have is no line of a page."""
-    pages = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("slack.md", "fastapi.md"))
+    pages = "\n".join({page_of(example) for example in ALONE})
     assert [line for line in LINES if f"\n{line}\n" not in pages] == []
     assert installs('python3 -m venv .venv && .venv/bin/pip install -q "streambatch-queue[embedded]" aiohttp')
+    assert installs('python3 -m venv .venv && .venv/bin/pip install -q "streambatch-queue[embedded]" "aiohttp>=3"')
     assert not installs('python3 -m venv .venv && .venv/bin/pip install -q "streambatch[embedded]" aiohttp')
     assert not installs('python3 -m venv .venv && .venv/bin/pip install -q "streambatch-queue[embedded]" flask')
+
+
+def test_every_example_has_its_lines_and_installs_what_its_file_says() -> None:
+    """From an empty folder and from a checkout; the docstring names the same libraries as the page."""
+    examples = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
+    assert set(ALONE) == set(examples)
+    assert {split(line)[1] for line in (*TELEGRAM, SLACK, WEB)} | {split(DISCORD)[2][0]} == {
+        f"examples/{name}.py" for name in examples
+    }
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for text in (page_of("fastapi_sse"), examples["fastapi_sse"].read_text(encoding="utf-8").replace("\n", " ")):
+        assert f"fastapi>={re.findall(r'FastAPI ([0-9.]+) or newer', text)[0]}" in project
+    for name, path in examples.items():
+        said = re.findall(r"^    (?:[A-Z_]+=\S+ )*(pip install .*|python \S+)$", path.read_text("utf-8"), re.MULTILINE)
+        assert said == [
+            install_of(name).partition(".venv/bin/")[2].replace(" -q ", " "),
+            re.sub(r"^(?:[A-Z_]+=\S+ )*\.venv/bin/", "", ALONE[name]),
+        ]
+
+
+@pytest.mark.parametrize("line", TELEGRAM, ids=lambda line: split(line)[1])
+async def test_a_telegram_bot_echoes_without_an_account_as_the_page_says(
+    line: str, start_child: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's two commands, on a free port: three lines in the first terminal, one answer."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    _, fake, _ = split(TELEGRAM_FAKE)
+    telegram = await start_child(fake)
+    address, token = (await telegram.expect(r"TELEGRAM_API=(\S+) TELEGRAM_TOKEN=(\S+)")).groups()
+    env, bot, _ = split(line)
+    assert {"TELEGRAM_API": re.sub(r":\d+$", ":8081", address), "TELEGRAM_TOKEN": token} == env
+    env |= {"TELEGRAM_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path / 'd'}"}
+    await start_child(bot, env=env | {"TELEGRAM_DRAFTS": str(tmp_path / "drafts")})
+    for text in ("anybody there?", "hello?", "7: and here?", "are you open?"):
+        await telegram.send(text)
+    await telegram.expect("< You said:", deadline=40)
+    await telegram.expect("are you open|and here")
+    await telegram.expect("are you open|and here")
+    said = "\n".join(telegram.lines)
+    assert "1< You said:\nanybody there?\nhello?\nare you open?" in said
+    assert "7< You said:\nand here?" in said
+    assert len(re.findall("< You said", said)) == 2
+
+
+async def test_the_discord_bot_echoes_without_an_account_as_the_page_says(
+    start_child: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's two commands, on a free port; what is typed before the bot is there nobody hears."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    _, fake, _ = split(DISCORD_FAKE)
+    discord = await start_child(fake)
+    address, token = (await discord.expect(r"DISCORD_API=(\S+) DISCORD_TOKEN=(\S+)")).groups()
+    env, here, arguments = split(DISCORD)
+    assert {"DISCORD_API": re.sub(r":\d+$", ":8082", address), "DISCORD_TOKEN": token} == env
+    env |= {"DISCORD_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path}"}
+    await start_child(here, *arguments, env=env)
+    await discord.expect("The bot is here", deadline=40)
+    await discord.send("anybody there?")
+    await discord.send("hello?")
+    await discord.expect("1< You said:")
+    await discord.expect("^anybody there")
+    await discord.expect("^hello")
 
 
 async def test_the_slack_bot_echoes_without_an_account_as_its_page_says(

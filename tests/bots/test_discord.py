@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,22 +189,17 @@ async def test_a_message_is_not_given_up_while_the_server_is_away(monkeypatch: p
     spec.loader.exec_module(example)
     outcomes: list[Exception | None] = [ServerAway(), OutcomeUnknown(message_id="1"), None]
     given: list[tuple[object, object]] = []
-    naps: list[float] = []
 
     async def submit(thread: int, text: str, *, message_id: int, **_: object) -> None:
         given.append((thread, message_id))
         if (error := outcomes.pop(0)) is not None:
             raise error
 
-    async def nap(seconds: float) -> None:
-        naps.append(seconds)
-
     monkeypatch.setattr(example.queue, "submit", submit)
-    monkeypatch.setattr(example, "asyncio", SimpleNamespace(sleep=nap))
+    monkeypatch.setattr("streambatch.integrations._patience.PAUSE", 0)
     state = example.client._connection
     payload: Any = DiscordApi().payload(7, "hi", user("Ann"))
     await example.on_message(
         discord.Message(state=state, channel=example.client.get_partial_messageable(7), data=payload)
     )
     assert given == [(7, int(payload["id"]))] * 3
-    assert len(naps) == 2

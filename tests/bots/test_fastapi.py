@@ -1,7 +1,7 @@
 """examples/fastapi_sse.py as a real process: real FastAPI under uvicorn over HTTP, a fake model, an embedded server.
 
 "Exactly one" is shown by the reply's id: all messages of a burst end with the same one, and the next message with
-another. The page's script is run by a browser and not here; here it is held to the names that the application has.
+another. What the page itself does is in test_fastapi_page.py.
 """
 
 from __future__ import annotations

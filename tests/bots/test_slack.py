@@ -175,6 +175,28 @@ async def test_stop_during_a_streamed_answer_ends_it_within_a_second_and_drops_t
     assert bot.asked("behind it") == 0
 
 
+async def test_stop_before_a_run_exists_drops_the_burst_and_ends_the_status(bot: Host, api: SlackApi) -> None:
+    """In the quiet window no Run ends, so no event ends the status: the bot does, at the platform too."""
+    place = channel()
+    first = api.say(place, "never mind")
+    await bot.until(lambda: api.status.get((place, first.ts)) == ["is thinking…"], "the status")
+    api.say(place, "/stop", thread_ts=first.ts)
+    await bot.until(lambda: api.status[place, first.ts] == ["is thinking…", ""], "the end of the status")
+    assert bot.asked("never mind") == 0
+    api.say(place, "and finally", thread_ts=first.ts)
+    assert await answers(bot, api, place, 1, first.ts) == ["I got 1 messages: and finally"]
+    assert bot.asked("never mind") == 0
+
+
+async def test_a_direct_message_that_names_no_user_is_answered(bot: Host, api: SlackApi) -> None:
+    """As those of workflows and integrations are; it is stored at the first try."""
+    place = direct()
+    event = {"type": "message", "channel": place, "channel_type": "im", "text": "from a workflow", "ts": "7.7"}
+    happened = api.happen(event | {"subtype": "bot_message", "bot_id": "B0FLOW"})
+    assert await answers(bot, api, place, 1) == ["I got 1 messages: from a workflow"]
+    assert (happened.acked, happened.tries) == (1, 1)
+
+
 async def test_the_first_event_survives_a_slack_that_cannot_say_who_the_bot_is(bot: Host, api: SlackApi) -> None:
     """Bolt's own way to authorize asks at the first event, and acknowledges what it drops when that fails."""
     await bot.kill()

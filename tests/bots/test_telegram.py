@@ -7,33 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-import pytest
-from redis.asyncio import Redis
-
-from tests.bots.host import Host, hosting
+from tests.bots.held import holding
+from tests.bots.host import Host
 from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
-from tests.embedded.tools import using
-from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
+from tests.fakes.bot_api import BotApi, Flood, Hold
 from tests.fakes.responses_server import Step
 
-
-@pytest.fixture(scope="module")
-async def api() -> AsyncIterator[BotApi]:
-    async with serving() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
-async def bot(api: BotApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
-    env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN}
-    data: Path = tmp_path_factory.mktemp("telegram")
-    async with hosting(["examples/telegram_aiogram.py"], env, data) as host:
-        yield host
+EXAMPLE = "examples/telegram_aiogram.py"
 
 
 async def test_a_burst_of_three_and_one_sent_twice_get_one_answer_with_all_three(bot: Host, api: BotApi) -> None:
@@ -129,30 +111,6 @@ async def test_flood_control_delays_only_its_chat_and_repeats_no_piece(bot: Host
     assert all(later - earlier >= 1 for earlier, later in pairwise(tries))
 
 
-async def say_in_vain(bot: Host, api: BotApi, chat: int, text: str) -> int:
-    """The embedded server holds back all writes, then somebody writes; returns when the submit is stuck in the server.
-
-    A bot that confirms too early does so before the submit reaches the server, or in the same turns of its event loop;
-    the server answers fifty times meanwhile, which is many more turns.
-    """
-    async with using(f"embedded:{bot.data}") as server:
-        socket = server.socket
-    async with Redis(unix_socket_path=socket, decode_responses=True) as client:
-        redis: Any = client
-        await redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
-        update = api.say(chat, text)
-
-        async def stuck() -> bool:
-            blocked = re.findall(r" flags=\w*b.* argv-mem=(\d+)", str(await redis.execute_command("CLIENT", "LIST")))
-            return any(int(size) > len(text) for size in blocked)
-
-        await bot.until(stuck, "the submit waiting in the server")
-        for _ in range(50):
-            await redis.ping()
-    assert api.handed(update)
-    return update
-
-
 async def test_who_blocked_the_bot_becomes_a_dead_letter_and_blocks_nothing(bot: Host, api: BotApi) -> None:
     """Forbidden is final: one try, one dead letter, and the thread goes on."""
     await bot.up()
@@ -184,7 +142,10 @@ async def test_kill_9_in_a_run_before_a_send_in_a_send_and_before_a_message_is_s
     for moment in (lambda: bot.asked("running") == 1, before.reached.is_set, within.reached.is_set):
         await bot.until(moment, "the moment to kill")
     early = "too early " * 300
-    update = await say_in_vain(bot, api, unstored, early)
+    async with holding(bot.data) as held:
+        update = api.say(unstored, early)
+        await held.stuck(len(early))
+    assert api.handed(update)
     await bot.kill()
     never.set()
     assert api.confirmed <= update

@@ -7,31 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path
-
-import pytest
 
 from streambatch import BatchQueue, Part
-from tests.bots.host import Host, hosting
+from tests.bots.host import Host
 from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
-from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
+from tests.fakes.bot_api import BotApi, Flood, Hold
 from tests.fakes.responses_server import Step
 
-
-@pytest.fixture(scope="module")
-async def api() -> AsyncIterator[BotApi]:
-    async with serving() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
-async def bot(api: BotApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
-    env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN}
-    data: Path = tmp_path_factory.mktemp("ptb")
-    async with hosting(["examples/telegram_ptb.py"], env, data) as host:
-        yield host
+EXAMPLE = "examples/telegram_ptb.py"
 
 
 async def test_a_burst_and_an_update_that_comes_five_times_get_one_answer(bot: Host, api: BotApi) -> None:

@@ -6,29 +6,13 @@ What it shares with telegram_aiogram.py is tested there. How "exactly one" is sh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
-
-from tests.bots.host import Host, hosting
+from tests.bots.host import Host
 from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
-from tests.fakes.bot_api import TOKEN, BotApi, Flood, serving
+from tests.fakes.bot_api import BotApi, Flood
 from tests.fakes.responses_server import Step
 
-
-@pytest.fixture(scope="module")
-async def api() -> AsyncIterator[BotApi]:
-    async with serving() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
-async def bot(api: BotApi, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
-    data: Path = tmp_path_factory.mktemp("streaming")
-    env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN, "TELEGRAM_DRAFTS": str(data / "drafts")}
-    async with hosting(["examples/telegram_streaming.py"], env, data) as host:
-        yield host
+EXAMPLE = "examples/telegram_streaming.py"
 
 
 async def test_an_answer_is_one_message_that_is_edited_until_it_is_whole(bot: Host, api: BotApi) -> None:

@@ -44,7 +44,7 @@ from sybil.parsers.markdown import CodeBlockParser
 from streambatch import BatchQueue, QueueClosed
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "bots.md")]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = ("python", "pycon", "text", "console", "redis", "sh", "acl", "conf")
 Check = Callable[[str], None]
 _redis: Any = Redis  # without a type, for the same reason as in tests/rig/clients.py

@@ -14,7 +14,7 @@ The real aiogram talks to it over real HTTP. What matters to a queue is modelled
 * A photo is a message of its own, an album's too; getFile and a download give its bytes.
 
 Everything sent is in ``sent``, as it is after edits; ``edits`` and ``refused`` hold what their names say, each with the
-time; ``news`` is set at every request.
+time.
 ``hold`` stops a sendMessage before it is stored or before it is confirmed, so that a test can kill the bot right there.
 
 By hand: ``python -m tests.fakes.bot_api [port]`` prints what to set; then type lines: ``text`` or ``chat: text``.
@@ -24,15 +24,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from aiohttp import web
+
+from tests.fakes.typed import Shown, by_hand, typing
 
 TOKEN = "123456:loopback"
 BOT = {"id": 123456, "is_bot": True, "first_name": "Loop", "username": "loop_bot"}
@@ -88,7 +89,6 @@ class BotApi:
         self.actions: Counter[tuple[int, int | None]] = Counter()
         self.polls = 0
         self.confirmed = 0
-        self.news = asyncio.Event()
         self.floods: dict[int, Flood] = {}
         self.blocked: set[int] = set()
         self.holds: dict[int, Hold] = {}
@@ -288,8 +288,6 @@ class BotApi:
             body = {"ok": False, "error_code": refusal.status, "description": refusal.description}
             body |= {"parameters": refusal.parameters} if refusal.parameters else {}
             return web.json_response(body, status=refusal.status)
-        finally:
-            self.news.set()
         return web.json_response({"ok": True, "result": result})
 
 
@@ -325,27 +323,13 @@ async def serving(port: int = 0) -> AsyncGenerator[BotApi]:
         await runner.cleanup()
 
 
-async def _main() -> None:
-    async with serving(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as fake:
+async def _main(port: int) -> None:
+    async with serving(port) as fake:
+        fake.sent = Shown(lambda call: f"{call.chat}< {call.text}")
+        fake.edits = Shown(lambda call: f"{call.chat}< (edited) {call.text}")
         print(f"TELEGRAM_API={fake.url} TELEGRAM_TOKEN={TOKEN}\nType `text`, or `chat: text`.", flush=True)
-        typed = asyncio.create_task(_typed(fake))
-        shown = 0
-        while not typed.done() or fake.sent[shown:]:
-            for call in fake.sent[shown:]:
-                shown += 1
-                print(f"{call.chat}< {call.text}", flush=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    fake.news.clear()
-                    await fake.news.wait()
-
-
-async def _typed(fake: BotApi) -> None:
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        chat, colon, text = line.strip().partition(": ")
-        fake.say(*((int(chat), text) if colon and chat.lstrip("-").isdigit() else (1, line.strip())))
+        await typing(lambda chat, text: fake.say(int(chat), text), lambda chat: chat.lstrip("-").isdigit(), "1")
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_main())
+    by_hand(_main)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -31,6 +30,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import WSMsgType, web
+
+from tests.fakes.typed import Shown, by_hand, typing
 
 TOKEN = "loopback-token"
 LIMIT = 2000
@@ -257,23 +258,14 @@ async def serving(port: int = 0) -> AsyncGenerator[DiscordApi]:
         await runner.cleanup()
 
 
-async def _main() -> None:
-    async with serving(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as fake:
+async def _main(port: int) -> None:
+    async with serving(port) as fake:
+        fake.sent = Shown(lambda call: f"{call.channel}< {call.text}")
         print(f"DISCORD_API={fake.url} DISCORD_TOKEN={TOKEN}", flush=True)
-        fake.sent = _Shown()
         await fake.ready.wait()
         print("The bot is here. Type `text`, or `channel: text`.", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            channel, colon, text = line.strip().partition(": ")
-            await fake.say(*((int(channel), text) if colon and channel.isdigit() else (1, line.strip())))
-
-
-class _Shown(list[Call]):
-    def append(self, call: Call) -> None:
-        super().append(call)
-        print(f"{call.channel}< {call.text}", flush=True)
+        await typing(lambda channel, text: fake.say(int(channel), text), str.isdigit, "1")
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_main())
+    by_hand(_main)

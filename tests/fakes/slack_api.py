@@ -10,11 +10,12 @@ The real Slack Bolt talks to it over real HTTP and a real WebSocket. What matter
   at most. Slack waits a minute and then five before the last two; here they come after ``patience`` as well, and
   whatever was not acknowledged comes as soon as a bot connects.
 * ``chat.postMessage`` stores and then confirms, and a bot may die between the two. It refuses what Slack refuses: no
-  text, too much text, a channel that the bot is not in.
+  text, too much text, a channel that the bot is not in. ``chat.update`` changes a message of the bot.
 * A rate limit is per channel: 429 with ``Retry-After``, until the test lifts it. A method in ``down`` fails.
 
-Everything posted is in ``sent``, everything refused in ``refused``, each with the time; an event counts its
-acknowledgements. ``holds`` stop a post before it is stored or before it is confirmed, so that a test can kill the bot.
+Everything posted is in ``sent``, as it is after ``edits``, everything refused in ``refused``, each with the time; an
+event counts its acknowledgements. ``holds`` stop a post before it is stored or before it is confirmed, so that a test
+can kill the bot.
 
 By hand: ``python -m tests.fakes.slack_api [port]`` prints what to set; then type lines: ``text`` or ``channel: text``.
 A channel whose name begins with D is a direct message; in the others the bot is mentioned.
@@ -24,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -34,6 +34,8 @@ from itertools import count
 from typing import Any
 
 from aiohttp import WSMsgType, web
+
+from tests.fakes.typed import Shown, by_hand, typing
 
 APP_TOKEN, BOT_TOKEN = "xapp-loopback", "xoxb-loopback"
 BOT, TEAM = "U0BOT", "T0LOOP"
@@ -58,6 +60,7 @@ class Call:
     channel: str
     text: str
     thread_ts: str | None
+    ts: str = ""
     at: float = field(default_factory=time.monotonic)
 
 
@@ -88,11 +91,11 @@ class SlackApi:
         self.url = ""
         self.patience = patience
         self.sent: list[Call] = []
+        self.edits: list[Call] = []
         self.refused: list[tuple[Call, str]] = []
         self.status: dict[tuple[str, str], list[str]] = {}
         self.calls: Counter[str] = Counter()
         self.connected = asyncio.Event()
-        self.news = asyncio.Event()
         self.limits: dict[str, int] = {}
         self.gone: set[str] = set()
         self.down: set[str] = set()
@@ -184,7 +187,6 @@ class SlackApi:
             if self._socket is socket:
                 self._socket = None
                 self.connected.clear()
-            self.news.set()
         return socket
 
     async def _listen(self, socket: web.WebSocketResponse) -> None:
@@ -197,7 +199,6 @@ class SlackApi:
             if message.type == WSMsgType.TEXT:
                 happening = self._envelopes.pop(json.loads(message.data)["envelope_id"])
                 happening.acked += 1
-                self.news.set()
 
     # ── the methods ──
 
@@ -214,14 +215,25 @@ class SlackApi:
         if hold and not hold.stored:
             hold.reached.set()
             await hold.open.wait()
+        call.ts = ts = self._ts()
         self.sent.append(call)
         if call.thread_ts and (call.channel, call.thread_ts) in self.status:
             self.status[call.channel, call.thread_ts].append("")  # a message ends what the status said
         if hold and hold.stored:
             hold.reached.set()
             await hold.open.wait()
-        ts = self._ts()
         return {"channel": call.channel, "ts": ts, "message": {"type": "message", "user": BOT, "text": text, "ts": ts}}
+
+    async def update(self, data: dict[str, Json]) -> Json:
+        """Refuse, or change a message of the bot."""
+        edit = Call(data.get("channel") or "", data.get("markdown_text") or data.get("text") or "", None)
+        self._check(edit)
+        known = next((call for call in self.sent if (call.channel, call.ts) == (edit.channel, data["ts"])), None)
+        if known is None:
+            raise Refusal("message_not_found")
+        known.text = edit.text
+        self.edits.append(edit)
+        return {"channel": known.channel, "ts": known.ts, "text": known.text}
 
     def _check(self, call: Call) -> None:
         if call.channel in self.gone or not call.channel:
@@ -255,6 +267,7 @@ class SlackApi:
             "apps.connections.open": self.open_connection,
             "auth.test": self.auth_test,
             "chat.postMessage": self.post_message,
+            "chat.update": self.update,
             "assistant.threads.setStatus": self.set_status,
         }
         name = request.match_info["method"]
@@ -270,8 +283,6 @@ class SlackApi:
         except Refusal as refusal:
             body = {"ok": False, "error": refusal.error}
             return web.json_response(body, status=refusal.status, headers=refusal.headers)
-        finally:
-            self.news.set()
         return web.json_response({"ok": True} | result)
 
     def close(self) -> None:
@@ -307,29 +318,15 @@ async def serving(port: int = 0, *, patience: float = 3.0) -> AsyncGenerator[Sla
         await runner.cleanup()
 
 
-async def _main() -> None:
-    async with serving(int(sys.argv[1]) if len(sys.argv) > 1 else 0) as fake:
+async def _main(port: int) -> None:
+    async with serving(port) as fake:
+        fake.sent = Shown(lambda call: f"{call.channel}< {call.text}")
+        fake.edits = Shown(lambda call: f"{call.channel}< (edited) {call.text}")
         print(f"SLACK_API={fake.url}/api/ SLACK_APP_TOKEN={APP_TOKEN} SLACK_TOKEN={BOT_TOKEN}", flush=True)
         await fake.connected.wait()
         print("The bot is here. Type `text`, or `channel: text`.", flush=True)
-        typed = asyncio.create_task(_typed(fake))
-        shown = 0
-        while not typed.done() or fake.sent[shown:]:
-            for call in fake.sent[shown:]:
-                shown += 1
-                print(f"{call.channel}< {call.text}", flush=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    fake.news.clear()
-                    await fake.news.wait()
-
-
-async def _typed(fake: SlackApi) -> None:
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        channel, colon, text = line.strip().partition(": ")
-        fake.say(*((channel, text) if colon and channel[0] in "CDG" else ("D1", line.strip())))
+        await typing(fake.say, lambda channel: channel[:1] in tuple("CDG"), "D1")
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_main())
+    by_hand(_main)

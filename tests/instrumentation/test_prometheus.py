@@ -24,6 +24,22 @@ from tests.rig import wait_for
 Scrape = Callable[[], Awaitable[Samples]]
 
 
+async def test_a_server_that_a_queue_found_away_before_it_was_left_is_there_for_the_next(
+    stage: Stage, registry: CollectorRegistry, scrape: Scrape
+) -> None:
+    """Nobody hears StoreBack then: the listener outlives the queue, and the next one never found the server away."""
+    metrics = PrometheusListener(stage.namespace, registry=registry)
+    metrics(sb.StoreAway("why"))
+    assert (await scrape())["streambatch_store_away",] == 1
+    queue = BatchQueue(stage.server.url, namespace=stage.namespace, **FAST, listeners=[metrics])
+    async with queue, metrics.watch(queue, every=0.01):
+
+        async def there() -> bool:
+            return (await scrape())["streambatch_store_away",] == 0
+
+        await wait_for(there, "the server")
+
+
 async def test_what_happens_is_counted(stage: Stage, registry: CollectorRegistry, scrape: Scrape) -> None:
     """A batch of three that fails once, answers, and whose delivery fails once."""
     metrics, delivered = PrometheusListener(stage.namespace, registry=registry), asyncio.Event()

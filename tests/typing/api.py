@@ -33,7 +33,18 @@ from streambatch import (
     Settings,
     Streamed,
 )
-from streambatch.integrations import Streaming, Typing, keep_alive, split_markdown, throttle, utf16_length
+from streambatch.integrations import (
+    Drafts,
+    Streaming,
+    Typing,
+    in_pieces,
+    keep_alive,
+    split_markdown,
+    throttle,
+    until_stopped,
+    until_stored,
+    utf16_length,
+)
 from streambatch.runners import ChatRunner, Renewable, ResponsesRunner, tool
 
 # ── runners: a function of a batch, of a batch and its Run, an object ──
@@ -149,10 +160,33 @@ async def helped(receipt: Receipt) -> None:
     await Streaming(edit, interval=1).settled(7)
     Typing(show_typing).stop("t")
     split_markdown(b"text", 4096)  # type: ignore[arg-type]
+    assert_type(await until_stored(queue.submit, 7, "text", message_id=1, now=True), Receipt)
+    await until_stored(queue.submit, 7)  # type: ignore[call-arg]
+    await until_stopped()
 
 
 BatchQueue("redis://localhost", runner=echo, listeners=[Typing(show_typing), Streaming(edit)])
 Typing(edit)  # type: ignore[arg-type]
+
+
+def cut(text: str) -> list[bytes]:
+    """Pieces are whatever the platform's library takes."""
+    return [text.encode()]
+
+
+@in_pieces(cut, flood=TimeoutError, refused=(KeyError, OSError))
+async def send_piece(reply: Reply, piece: bytes, number: int) -> None:
+    """Sends one of them."""
+
+
+async def change(thread: str, message: int, text: str) -> None:
+    """Edits a message by the id that `edit` gave it."""
+
+
+drafts = Drafts(edit, change, str.split, flood=TimeoutError)
+BatchQueue("redis://localhost", runner=echo, deliver=send_piece)
+BatchQueue("redis://localhost", runner=echo, deliver=drafts.deliver, listeners=[drafts])
+in_pieces(cut)(edit)  # type: ignore[arg-type]
 
 # ── deliver ──
 

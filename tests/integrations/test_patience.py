@@ -1,0 +1,69 @@
+"""until_stored: the same message until it is stored, or refused for good; until_stopped: a signal ends the wait."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from streambatch import OutcomeUnknown, QueueFull, ServerAway
+from streambatch.integrations import until_stopped, until_stored
+from tests.rig.leap import leaping
+from tests.rig.moments import wait_for
+
+Given = tuple[str, str, object]
+
+
+def submitted(*outcomes: Exception | str, message_id: str | None = None) -> tuple[list[Given], float, object]:
+    """With what `submit` was called while it met these outcomes; how long it took, and what came of it."""
+    left, given = list(outcomes), list[Given]()
+
+    async def submit(thread: str, text: str, *, message_id: str | None = None) -> str:
+        given.append((thread, text, message_id))
+        if isinstance(outcome := left.pop(0), Exception):
+            raise outcome
+        return outcome
+
+    async def main() -> tuple[float, object]:
+        try:
+            found: object = await until_stored(submit, "t", "hi", message_id=message_id)
+        except QueueFull as error:
+            found = error
+        return asyncio.get_running_loop().time(), found
+
+    return (given, *leaping(main()))
+
+
+def test_while_the_server_is_away_the_same_message_is_submitted_once_a_second() -> None:
+    troubles = (ServerAway(), OutcomeUnknown(message_id="7"), ServerAway())
+    given, took, found = submitted(*troubles, "the receipt", message_id="7")
+    assert given == [("t", "hi", "7")] * 4
+    assert (took, found) == (3.0, "the receipt")
+
+
+def test_a_message_without_an_id_keeps_the_name_it_got() -> None:
+    """So that the copy whose outcome nobody knew is the same message."""
+    given, _, _ = submitted(ServerAway(), OutcomeUnknown(message_id="~made-up"), ServerAway(), "the receipt")
+    assert [message for _, _, message in given] == [None, None, "~made-up", "~made-up"]
+
+
+def test_what_is_refused_for_good_is_told_at_once() -> None:
+    given, took, found = submitted(QueueFull())
+    assert (len(given), took, type(found)) == (1, 0.0, QueueFull)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_wait_and_a_second_one_disturbs_nothing(number: signal.Signals) -> None:
+    """What runs after the first one, the end of a bot, is not cut short by the next."""
+    waiting = asyncio.create_task(until_stopped())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    try:
+        signal.raise_signal(number)
+        await wait_for(waiting.done, "the end of the wait")
+        signal.raise_signal(number)
+        await asyncio.sleep(0)
+    finally:
+        for used in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(used)
