@@ -18,7 +18,7 @@ Submit = Callable[[str, str, str | None], Awaitable[object]]
 COMMITTED = "Answered"
 """The event of a Run whose batch was acknowledged; one per batch, also when the runner answered nothing."""
 
-FAULTS = ("Restarted", "Retrying", "Dead", "Lost", "Repaired", "StoreAway")
+FAULTS = ("Restarted", "Retrying", "Dead", "Lost", "Released", "Repaired", "StoreAway")
 """Events that must not happen in a measurement."""
 
 

@@ -42,6 +42,7 @@ from streambatch._events import (
     Lost,
     Parked,
     Queued,
+    Released,
     Repaired,
     Retrying,
     Started,
@@ -77,7 +78,8 @@ METRICS = (
     Metric("streambatch_punctuality_seconds", "histogram", (), "how late a Run began, after it was due", _SHORT),
     Metric("streambatch_redelivered_total", "counter", (), "Runs that began again, after a crash or a failure"),
     Metric("streambatch_runs_total", "counter", ("outcome",),
-     "Runs that ended: answered, silent (no answer), cancelled, retried, dead, lost (another process has the thread)"),
+     "Runs that ended: answered, silent (no answer), cancelled, retried, dead, lost (another process has the thread), "
+     "released (the process was closed), failed (the server failed, and the end is not known)"),
     Metric("streambatch_run_failures_total", "counter", ("error",), "Runs that failed, by class of the error"),
     Metric("streambatch_run_duration_seconds", "histogram", (), "committed Runs: from begin to commit", _LONG),
     Metric("streambatch_batch_messages", "histogram", (), "messages per committed Run", _COUNT),
@@ -171,6 +173,7 @@ class PrometheusListener:
             Cancelled: lambda _: self._outcome["cancelled"](),
             Lost: self._was_lost,
             Dead: self._dead,
+            Released: self._released,
             Delivered: lambda event: self._attempts(event.attempt),
             DeliveryFailed: lambda event: self._undelivered[event.cause](),
             Parked: lambda event: self._parks[event.scope](),
@@ -234,7 +237,7 @@ class PrometheusListener:
         self._again = self._one("redelivered_total").inc
         self._input, self._output = (self._one("tokens_total", name).inc for name in ("input", "output"))
         self._submits = {name: self._one("messages_total", name).inc for name in ("queued", "duplicate")}
-        outcomes = ("answered", "silent", "cancelled", "retried", "dead", "lost")
+        outcomes = ("answered", "silent", "cancelled", "retried", "dead", "lost", "released", "failed")
         self._outcome = {name: self._one("runs_total", name).inc for name in outcomes}
         self._failures = self._open("run_failures_total")
 
@@ -283,6 +286,12 @@ class PrometheusListener:
             self._letters[event.kind]()
         if event.kind == "batch":
             self._outcome["dead" if event.stored else "retried"]()
+
+    def _released(self, event: Released) -> None:
+        if event.cause:
+            (self._failures if event.kind == "batch" else self._undelivered)[event.cause]()
+        if event.kind == "batch":
+            self._outcome["failed" if event.cause else "released"]()
 
     def _back(self, event: StoreBack) -> None:
         self._away.set(0)

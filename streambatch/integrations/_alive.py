@@ -28,6 +28,7 @@ from streambatch._events import (
     Event,
     Lost,
     Queued,
+    Released,
     Started,
     place_of,
 )
@@ -106,7 +107,8 @@ class Typing:
     It begins when a message of the thread is stored in this process, or when a Run of it begins here, and goes on
     through Runs that fail and are repeated. It ends when the reply was delivered or its delivery failed (while a
     platform refuses a message it is not asked to show an indicator), when a Run answered nothing, was cancelled or
-    became a dead letter, and when the queue is left. If messages wait behind an answer, it begins again with their Run.
+    became a dead letter, or when it ended without an outcome (a lost lease, a server that failed), and when the queue
+    is left. If messages wait behind an answer, it begins again with their Run.
 
     Events tell what happened in their own process. Where a queue only submits, and others run and deliver, end it with
     ``stop``, or let *limit* do so.
@@ -141,7 +143,7 @@ class Typing:
                 self.stop(thread)
             case Delivered(thread=thread) | DeliveryFailed(thread=thread) | Dead(thread=thread):
                 self.stop(thread)
-            case Cancelled(thread=thread) | Lost(thread=thread):
+            case Cancelled(thread=thread) | Lost(thread=thread) | Released(thread=thread):
                 self.stop(thread)
             case _:  # Retrying and Restarted among them: the answer is still to come
                 pass

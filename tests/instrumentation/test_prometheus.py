@@ -104,6 +104,19 @@ EVENTS: list[tuple[sb.Event, dict[tuple[str, ...], float]]] = [
         {("streambatch_delivery_failures_total", "OSError"): 1, ("streambatch_dead_letters_total", "reply"): 1,
          ("streambatch_runs_total", "dead"): 0},
     ),
+    (
+        sb.Released("t", "b", "batch", 1),
+        {("streambatch_runs_total", "released"): 1, ("streambatch_runs_total", "failed"): 0},
+    ),
+    (
+        sb.Released("t", "b", "batch", 1, "StoreError"),
+        {("streambatch_runs_total", "released"): 0, ("streambatch_runs_total", "failed"): 1,
+         ("streambatch_run_failures_total", "StoreError"): 1},
+    ),
+    (
+        sb.Released("t", "b", "reply", 1, "StoreError"),
+        {("streambatch_runs_total", "failed"): 0, ("streambatch_delivery_failures_total", "StoreError"): 1},
+    ),
     (sb.Parked("acme/large", 5, "why"), {("streambatch_parks_total", "acme/large"): 1}),
     (sb.Repaired("t", "window"), {("streambatch_repairs_total",): 1}),
     (sb.Warned("no-aof", "why"), {("streambatch_warnings_total", "no-aof"): 1}),
