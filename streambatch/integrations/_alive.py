@@ -8,8 +8,8 @@ indicator: it is noted once on the ``streambatch`` logger of the standard librar
 doubles (to a minute at most) until a call succeeds, so that a chat that refuses is left alone.
 
 Who started the task ends it: the block of ``keep_alive``, or ``Typing`` at the event that ends a thread's wait, and for
-all threads in ``aclose``, which the queue awaits when it is left. Where that event never comes, because it happens in
-another process, ``limit`` is the end.
+all threads in ``aclose``, which the last open queue that has it awaits when it is left. Where that event never comes,
+because it happens in another process, ``limit`` is the end.
 """
 
 from __future__ import annotations

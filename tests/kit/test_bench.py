@@ -275,3 +275,21 @@ async def test_an_assertion_that_fails_says_what_there_was(streambatch_bench: Be
             assert_replies(deliver, ["b"])
         with pytest.raises(AssertionError, match="there are 0"):
             await assert_dead_letters(queue, "anything")
+
+
+async def test_a_crashed_queue_has_no_runner_any_more(streambatch_bench: Bench) -> None:
+    """A runner that it shared is closed by the queue that is left after it, and not by the one that died."""
+    closed = list[str]()
+
+    class Closing(ScriptedRunner):
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    runner = Closing("a")
+    async with streambatch_bench.queue(runner=runner):
+        async with streambatch_bench.queue(runner=runner) as dies:
+            opened: Any = dies
+            held = opened._open  # what has died may be in memory for a while
+            await crash(dies)
+        assert closed == []
+    assert (closed, held.client is None) == (["closed"], False)
