@@ -10,6 +10,9 @@ doubles (to a minute at most) until a call succeeds, so that a chat that refuses
 Who started the task ends it: the block of ``keep_alive``, or ``Typing`` at the event that ends a thread's wait, and for
 all threads in ``aclose``, which the last open queue that has it awaits when it is left. Where that event never comes,
 because it happens in another process, ``limit`` is the end.
+
+The tasks of ``Typing`` have the context variables of where it was made. An indicator outlives the submit or the Run
+that it began with, and what it sends must not count as theirs, in a trace for example.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 
 from streambatch._events import (
     Answered,
@@ -133,6 +137,7 @@ class Typing:
         self._pulse = _Pulse("Typing", every, limit)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
 
     def __call__(self, event: Event) -> None:
         """Begin or end what the event is about; called by the queue, on its event loop."""
@@ -170,7 +175,8 @@ class Typing:
 
     def _begin(self, thread: str) -> None:
         if thread not in self._tasks:
-            task = asyncio.create_task(self._pulse.beat(lambda: self._send(thread)))
+            beat = self._pulse.beat(lambda: self._send(thread))
+            task = asyncio.create_task(beat, context=self._context.copy())
             self._tasks[thread] = task
             task.add_done_callback(lambda done: self._over(thread, done))
 
