@@ -20,8 +20,8 @@ is a child, and one that heard of no parent would be sampled as a trace of its o
 A span is made current in the task that does the work (`Tracer`), and the events of that task, which arrive inside of
 it, say how it ended. A Run that is tried again has a span for each attempt. One whose process was killed has none,
 because spans are exported when they end; its next attempt says ``streambatch.attempt`` 2. A batch that is given up or
-put off before a Run of it began (after a crash loop, or because it cannot be read) is told outside of any span, and gets
-one of no length, without links: what is in the batch was not read.
+put off before a Run of it began (after a crash loop, or because it cannot be read) is told outside of any span, and
+gets one of no length, without links: what is in the batch was not read.
 
 Of content there is nothing: no text, no metadata, no author, no id of a message as the platform gave it (some hold
 telephone numbers). An error is its class, and type and place as in the log. The thread's id names a person, so it is

@@ -51,7 +51,7 @@ from streambatch._events import (
     Warned,
 )
 from streambatch._settings import Seconds, seconds
-from streambatch.errors import StreambatchError, UsageError
+from streambatch.errors import QueueClosed, StreambatchError, UsageError
 from streambatch.queue import BatchQueue
 
 MOST = 50
@@ -102,7 +102,8 @@ METRICS = (
     Metric("streambatch_queue_dead_letters", "gauge", (), "dead letters that wait for somebody"),
     Metric("streambatch_queue_paused", "gauge", (), "1 while the whole namespace is paused"),
     Metric("streambatch_queue_refreshed_timestamp_seconds", "gauge", (), "of when the gauges of the queue are"),
-    Metric("streambatch_scope_parked", "gauge", ("scope",), "1 while no Run of the scope starts: its provider refused"),
+    Metric("streambatch_scope_parked", "gauge", ("scope",),
+     "1 since a provider refused the scope, until a Run of it is answered: none starts, and then one a second tries"),
     Metric("streambatch_scope_runs", "gauge", ("scope",), "Runs of the scope that are under way, in all processes"),
     Metric("streambatch_process_ready", "gauge", (), "1 if this process is healthy", (), "livemin"),
     Metric("streambatch_process_turns", "gauge", (), "Runs and deliveries under way in this process", (), "livesum"),
@@ -201,7 +202,7 @@ class PrometheusListener:
             every: seconds from one look to the next.
 
         Raises:
-            UsageError: *queue* has another namespace, or *every* is no time.
+            UsageError: *queue* has another namespace or is not open, or *every* is no time.
 
         Example:
             >>> async def main():
@@ -213,7 +214,10 @@ class PrometheusListener:
         pause = seconds("every", every)
         if pause <= 0:
             raise UsageError("every is more than no time")
-        await self._look(queue)
+        try:
+            await self._look(queue)
+        except QueueClosed:
+            raise UsageError("watch needs an open queue: async with queue, metrics.watch(queue)") from None
         task = asyncio.create_task(self._keep_looking(queue, pause), name="streambatch metrics")
         try:
             yield
@@ -304,6 +308,8 @@ class PrometheusListener:
             await asyncio.sleep(pause)
             try:
                 await self._look(queue)
+            except QueueClosed:  # left before the watch: nothing is known of it any more
+                self._forget(_scope_of(queue))
             except Exception as error:  # noqa: BLE001 - a bug of ours must not end the figures for good
                 logging.getLogger("streambatch").warning(
                     "metrics: a look at the queue failed: %s", type(error).__name__
@@ -319,7 +325,9 @@ class PrometheusListener:
         scope = _scope_of(queue)
         try:
             await self._ask(queue, scope)
-        except StreambatchError:  # the server is away, as the events say, or the queue was closed
+        except QueueClosed:
+            raise
+        except StreambatchError:  # the server is away, as the events say
             self._forget(scope)
 
     async def _ask(self, queue: BatchQueue, scope: str) -> None:
