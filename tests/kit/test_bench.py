@@ -68,6 +68,16 @@ async def test_what_is_paused_is_not_waited_for_and_yet_pending(streambatch_benc
         await assert_nothing_pending(queue)
 
 
+async def test_what_runs_in_a_paused_namespace_is_waited_for(streambatch_bench: Bench) -> None:
+    """A pause ends no Run that is under way."""
+    async with streambatch_bench.queue(runner=ScriptedRunner(Lasts(30, "a"))) as queue:
+        await queue.submit("t", "hi", now=True)
+        await streambatch_bench.advance(1)
+        await queue.pause()
+        stats = await settled(queue)
+        assert (stats.paused, stats.due, streambatch_bench.clock.elapsed) == (True, 0, 30)
+
+
 async def test_what_a_paused_namespace_keeps_is_not_waited_for(streambatch_bench: Bench) -> None:
     async with streambatch_bench.queue(runner=(runner := ScriptedRunner("a", "b"))) as queue:
         await queue.submit("s", "hi", now=True)
