@@ -294,7 +294,8 @@ class BatchQueue:
         """What this process does besides submitting: ``"runs"``, ``"delivers"``, both, or nothing; sends nothing.
 
         Example:
-            >>> BatchQueue("redis://localhost", deliver=print).roles
+            >>> async def send(reply): ...
+            >>> BatchQueue("redis://localhost", deliver=send).roles
             ('delivers',)
         """
         given = (("runs", self._runner), ("delivers", self._deliver))
