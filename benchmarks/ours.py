@@ -1,8 +1,8 @@
 """The queue under test, behind the same two faces as the floors.
 
-This is the only file that knows streambatch. The worker has a runner that answers nothing and a listener for every
-lifecycle event: an acknowledged batch is counted where a user would see it, at its `Answered` event. A batch that was
-retried, restarted or buried during a measurement is a fault.
+Of this comparison it is the only file that knows streambatch. The worker has a runner that answers nothing and a
+listener for every lifecycle event: an acknowledged batch is counted where a user would see it, at its `Answered` event.
+A batch that was retried, restarted or buried during a measurement is a fault.
 """
 
 from __future__ import annotations
