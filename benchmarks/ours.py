@@ -1,8 +1,8 @@
 """The queue under test, behind the same two faces as the floors.
 
-This is the only file that knows streambatch. The worker has a runner that answers nothing and a listener for every
-lifecycle event: an acknowledged batch is counted where a user would see it, at its `Answered` event. A batch that was
-retried, restarted or buried during a measurement is a fault.
+Of this comparison it is the only file that knows streambatch. The worker has a runner that answers nothing and a
+listener for every lifecycle event: an acknowledged batch is counted where a user would see it, at its `Answered` event.
+A batch that was retried, restarted or buried during a measurement is a fault.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Submit = Callable[[str, str, str | None], Awaitable[object]]
 COMMITTED = "Answered"
 """The event of a Run whose batch was acknowledged; one per batch, also when the runner answered nothing."""
 
-FAULTS = ("Restarted", "Retrying", "Dead", "Lost", "Repaired", "StoreAway")
+FAULTS = ("Restarted", "Retrying", "Dead", "Lost", "Released", "Repaired", "StoreAway")
 """Events that must not happen in a measurement."""
 
 

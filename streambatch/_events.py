@@ -19,6 +19,8 @@ Delivered       the deliver callback returned
 Cancelled       a Run was cancelled (``kept``: what it had said is delivered); its batch is gone
 DeliveryFailed  the deliver callback failed and will be called again in ``delay`` seconds
 Dead            a batch or a reply failed for good and is among the dead letters
+Released        a Run or a delivery that had begun ended here without an outcome: the process closes, or the server
+                failed (``cause``). It is tried again, if it was not done already
 Parked          no Run of a scope starts for ``seconds``: raised once, by the process that met the 429 (docs/limits.md)
 Unparked        a Run of that scope was answered; they all go on, after ``seconds``
 Lost            a lease ended under a running worker; another process has the thread
@@ -27,6 +29,10 @@ StoreAway       the server does not answer; everything waits
 StoreBack       it answers again, after ``seconds``
 Warned          something deserves an operator's attention: the server's set-up at start, or a bug of ours
 =============== ==============================================================================================
+
+Every Started is followed by exactly one end of that Run: Answered, Cancelled, Retrying, Dead, Lost or Released; unless
+its process is killed, or its code swallows its cancellation and never returns. An end without a Started is that of a
+batch whose Run did not begin here: too many were begun and none ended, it cannot be read, or it was cancelled before.
 """
 
 from __future__ import annotations
@@ -189,6 +195,21 @@ class Dead(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Released(Event):
+    """A Run (``kind`` ``"batch"``) or a delivery (``"reply"``) ended in this process, and how is not known here.
+
+    ``cause`` is the class of what ended it, by name: mostly an error of the server, whose answer to the commit may be
+    all that was lost; "" if this process was closed. Whoever takes the thread next, here or elsewhere, goes on.
+    """
+
+    thread: str
+    batch_id: str
+    kind: str
+    attempt: int
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Parked(Event):
     """No Run of a scope starts for ``seconds``, in any process; then one a second, until one is answered."""
 
@@ -207,7 +228,7 @@ class Unparked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Lost(Event):
-    """A lease ended under a running worker."""
+    """A lease ended under a running worker; ``batch_id`` is that of the Run under way, "" if none was."""
 
     thread: str
     batch_id: str

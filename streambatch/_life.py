@@ -9,16 +9,21 @@ that fails by a bug is reported (Warned) and started again (``kept``, in ``_work
 
 ``stop`` goes from senders to receivers: no new claims, running turns get their grace, the intake empties, then the
 connections close. What waits stays stored.
+
+A runner and listeners with an ``aclose`` are closed by whoever used them last: the last open queue of this process that
+has them, when it is left. A start that failed has opened nothing of theirs, and closes nothing: it may be tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 from ._around import Around
 from ._connect import START, attempt_closed, check, client_of, masked, scheme_of
@@ -89,7 +94,7 @@ class Life:
             self.worker = Worker(self.store, turn, slots, emit)
             if self.scope is not None:
                 self.scope.wake = self.worker.wake
-        self._runner, self._listeners = runner, plan.listeners
+        self._given = [("runner", runner), *(("listener", listener) for listener in plan.listeners)]
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
@@ -121,6 +126,8 @@ class Life:
                 raise StoreError(f"{masked(target)}: {error}") from None
             raise
         opened._task = asyncio.create_task(opened._main(), name="streambatch")
+        with _door:
+            _open.add(opened)
         return opened
 
     def check(self) -> None:
@@ -182,16 +189,22 @@ class Life:
         try:
             await self._task
         finally:
-            await self._close()
+            await self._close(self.leave())
 
-    async def _close(self) -> None:
+    def leave(self) -> list[tuple[str, object]]:
+        """This queue is open no more: what it was the last one to have, by what it is."""
+        with _door:
+            _open.discard(self)
+            kept = {id(owner) for life in _open for _, owner in life._given}
+        return list({id(owner): (what, owner) for what, owner in self._given if id(owner) not in kept}.values())
+
+    async def _close(self, owners: Iterable[tuple[str, object]] = ()) -> None:
         await self.store.aclose()
         if self.ours:
             await attempt_closed(self.client)
-        await self._closed("runner", self._runner)
         try:
-            for listener in self._listeners:
-                await self._closed("listener", listener)
+            for what, owner in owners:
+                await self._closed(what, owner)
         finally:
             if self._embedded is not None:
                 await self._embedded.aclose()
@@ -245,3 +258,7 @@ class Life:
             reason = f"no successful poll for {last:.1f} s"
         waiting = sum(gate.size() for gate in self.intake.gates)
         return Health(not reason, reason, last, 0 if worker is None else len(worker), free, waiting)
+
+
+_open: WeakSet[Life] = WeakSet()
+_door = Lock()  # queues may be opened and left in several threads, each on its loop

@@ -2,7 +2,7 @@
 A listener may be a Tracer, too.
 
 Protocols, no base classes: whatever has the shape fits. A listener is called with every event; one that also has an
-``async def aclose(self)`` is closed when the queue is left.
+``async def aclose(self)`` is closed when the last open queue that has it is left.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Runner(Protocol):
       was ended, possibly in another process and more than once (`Run.data` is the last checkpoint): ends what the
       provider still does, and returns what had been said, which is used if whoever cancelled wants to keep it
       (`Run.stop`). An answer that says nothing may have a state; that is kept in either case;
-    - ``async def aclose(self)``: awaited when the queue is left.
+    - ``async def aclose(self)``: awaited when the last open queue of this process that has it is left.
     """
 
     @property

@@ -1,19 +1,21 @@
-"""Run: what a runner may do besides returning an answer; and how a plain function becomes a runner."""
+"""Run: what a runner may do besides returning an answer; how it ends; and how a plain function becomes a runner."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-from ._events import Emit, Preview
-from ._messages import Answer, Batch, Message, batch_id
+from ._events import Emit, Lost, Preview, Released
+from ._messages import Answer, Batch, Message, Reply, batch_id
 from ._ports import Answered, Carrier, Deliver, Quota, Run, Runner
 from ._relay import Outlet
 from ._rows import Work
 from ._store import Store
-from .errors import UsageError
+from .errors import LeaseLost, UsageError
 
 
 class LiveRun:
@@ -29,6 +31,7 @@ class LiveRun:
         self.left: Quota | None = None
         self.carrier: Carrier = {}
         self.stop = ""
+        self.begun = False
         data = work.checkpoint
         self.data = None if data is None else store.setting.decode(data, "checkpoint", batch.thread)
 
@@ -61,6 +64,28 @@ class LiveRun:
     def quota(self, left: Quota) -> None:
         """What the provider says is left, for the limits of the scope."""
         self.left = left
+
+
+@contextmanager
+def ending(emit: Emit, what: LiveRun | Reply, attempt: int) -> Generator[None]:
+    """Around a Run or a delivery: tells its end if that is none of those that the turn itself tells.
+
+    A turn tells an end as the last thing that it does, so whatever comes out of the block was not told yet; but for the
+    lost lease of a delivery, of which the turn says so.
+    """
+    try:
+        yield
+    except BaseException as error:
+        cause = "" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+        if isinstance(what, LiveRun):
+            batch = what.batch
+            if isinstance(error, LeaseLost):
+                emit(Lost(batch.thread, batch.id if what.begun else ""))
+            elif what.begun:
+                emit(Released(batch.thread, batch.id, "batch", attempt, cause))
+        elif not isinstance(error, LeaseLost):
+            emit(Released(what.thread, what.batch_id, "reply", attempt, cause))
+        raise
 
 
 class FunctionRunner:

@@ -22,6 +22,9 @@ drain (cancelled)    release at once, the attempt given back; another process co
 kill -9              nothing runs here; the due index hands the same batch to another process (I4)
 ==================== ======================================================================================
 
+Each of these but the last is told by one event, exactly one for a Run that was announced: by the line that settled,
+released or buried, as its last act; of what goes wrong before that, by ``ending`` (``_run.py``).
+
 A Run of a runner with limits first takes a place in their scope (`_scope`). Without one the batch goes back as it came,
 before anything was counted, and this process claims no batches for a while.
 
@@ -58,7 +61,7 @@ from ._ports import Deliver, Runner
 from ._relay import Outlet, Relay
 from ._retry import backoff
 from ._rows import Claimed, Handover, Work
-from ._run import LiveRun, answer_of
+from ._run import LiveRun, answer_of, ending
 from ._scope import Place, Scope, in_and_out
 from ._settings import Settings
 from ._shield import raise_ours, to_the_end
@@ -124,7 +127,7 @@ class Turn:
                 with self._keeper.hold(claim.lease, claim.attempted, claim.left) as hold:
                     following = await (self._run(hold, claim) if isinstance(claim, Work) else self._hand(hold, claim))
             except LeaseLost:
-                self._emit(Lost(claim.lease.thread, claim.id(self._store.setting) if isinstance(claim, Work) else ""))
+                self._emit(Lost(claim.lease.thread, ""))
             except asyncio.CancelledError:
                 await to_the_end(self._give_back(claim))
                 raise
@@ -157,8 +160,11 @@ class Turn:
             return await self._failed(work, name, attempt, error)
         if place is not None:
             place.run = run
-        with self.around.running(run) as run.carrier:
-            done = await self._live(hold, work, run, place, name)
+        try:
+            with self.around.running(run) as run.carrier, ending(self._emit, run, attempt):
+                done = await self._live(hold, work, run, place, name)
+        except LeaseLost:  # which was told, and the thread is somebody else's
+            return None
         return await self._hand_over(hold, done, 1) if isinstance(done, Reply) else done
 
     async def _live(
@@ -190,6 +196,7 @@ class Turn:
         if work.cancel:
             return Stopped(work.cancel)
         self._announce(work, run.batch)
+        run.begun = True
         try:
             return await self._answer(hold, work, run)
         except Stopped as stop:
@@ -302,7 +309,8 @@ class Turn:
             return await self._give_up(claim, "", str(error))
         if claim.attempt > self._settings.max_delivery_attempts:
             reason = f"its delivery was begun {claim.attempt - 1} times and did not end (crash, kill or a blocked loop)"
-            return await self._give_up(claim, reply.batch_id, reason)
+            with self.around.delivering(reply, claim.attempt):
+                return await self._give_up(claim, reply.batch_id, reason)
         return await self._hand_over(hold, reply, claim.attempt)
 
     async def _give_up(self, claim: Handover, batch_id: str, reason: str) -> None:
@@ -310,7 +318,7 @@ class Turn:
         self._emit(Dead(claim.lease.thread, batch_id, "reply", reason, word == "dead"))
 
     async def _hand_over(self, hold: Hold, reply: Reply, attempt: int) -> Claimed | None:
-        with self.around.delivering(reply, attempt):
+        with self.around.delivering(reply, attempt), ending(self._emit, reply, attempt):
             return await self._handed(hold, reply, attempt)
 
     async def _handed(self, hold: Hold, reply: Reply, attempt: int) -> Claimed | None:

@@ -43,12 +43,14 @@ class BatchQueue:
         target: ``"redis://…"``, ``"rediss://…"``, ``"valkey://…"``, ``"unix:///…"``, ``"sentinel://host1,host2/service"``,
             ``"cluster://host1,host2"``, ``"embedded:./dir"``, ``"memory://name"`` (for tests), or a ``redis.asyncio``
             client of yours, ``Redis`` or ``RedisCluster`` (used, never closed).
-        runner: ``async def answer(batch)`` or ``(batch, run)``, or an object with an async ``run``.
+        runner: ``async def answer(batch)`` or ``(batch, run)``, or an object with an async ``run``. One with an
+            ``async def aclose(self)`` is closed as a listener is.
         deliver: ``async def deliver(reply)``; also set with the decorator ``@queue.deliver``.
         namespace: separates queues in one server: 1 to 64 of ``A-Z a-z 0-9 _ -``.
         settings: a Settings object; single fields can be given by name instead.
         listeners: called with every event, besides the log; one of them may be a `Tracer`. One with an
-            ``async def aclose(self)`` is closed when the queue is left.
+            ``async def aclose(self)`` is closed when the last open queue of this process that has it is left, so
+            several may share one. A start that failed closes none, and may be tried again.
         log: log events with structlog (it is never configured here; debug lines only if you configured it). Defaults
             to True.
         codec: changes stored bytes, for example encrypts them.
@@ -292,7 +294,8 @@ class BatchQueue:
         """What this process does besides submitting: ``"runs"``, ``"delivers"``, both, or nothing; sends nothing.
 
         Example:
-            >>> BatchQueue("redis://localhost", deliver=print).roles
+            >>> async def send(reply): ...
+            >>> BatchQueue("redis://localhost", deliver=send).roles
             ('delivers',)
         """
         given = (("runs", self._runner), ("delivers", self._deliver))

@@ -13,9 +13,15 @@ A submit is a child of what the caller does. A Run answers several of them, so i
 trace of its own and links to the submits of its messages. A delivery is a child of its Run. The contexts travel with
 the message and with the reply, as ``traceparent`` and ``tracestate``; baggage does not, because it may hold anything.
 
+A message carries its context only if that is sampled: a link to a span that nobody recorded leads nowhere, and the Run
+begins a trace of its own, whatever was decided before. A reply carries the context of its Run in any case: a delivery
+is a child, and one that heard of no parent would be sampled as a trace of its own, though its Run is not.
+
 A span is made current in the task that does the work (`Tracer`), and the events of that task, which arrive inside of
 it, say how it ended. A Run that is tried again has a span for each attempt. One whose process was killed has none,
-because spans are exported when they end; its next attempt says ``streambatch.attempt`` 2.
+because spans are exported when they end; its next attempt says ``streambatch.attempt`` 2. A batch that is given up or
+put off before a Run of it began (after a crash loop, or because it cannot be read) is told outside of any span, and
+gets one of no length, without links: what is in the batch was not read.
 
 Of content there is nothing: no text, no metadata, no author, no id of a message as the platform gave it (some hold
 telephone numbers). An error is its class, and type and place as in the log. The thread's id names a person, so it is
@@ -59,7 +65,8 @@ _now: ContextVar[Span | None] = ContextVar("streambatch_span", default=None)
 class OpenTelemetryListener:
     """Spans for submits, Runs and deliveries (docs/observability.md); give it to `listeners`.
 
-    It needs the API only; without an SDK in the program it does nothing, and stores nothing.
+    It needs the API only; without an SDK in the program it makes no spans, and hands on a sampled context that came
+    from outside.
 
     Args:
         namespace: of the queue; it is in the names of the spans.
@@ -89,7 +96,7 @@ class OpenTelemetryListener:
     def submitting(self, thread: str) -> Generator[Carrier]:
         """A span around a submit, child of what the caller does."""
         with self._span("send", SpanKind.PRODUCER, thread) as span:
-            yield _carrier(span)
+            yield _carrier(span) if span.get_span_context().trace_flags.sampled else {}
 
     @contextmanager
     def running(self, run: Run) -> Generator[Carrier]:
@@ -120,7 +127,10 @@ class OpenTelemetryListener:
     def __call__(self, event: Event) -> None:
         """Note on the span that is open in this task how the work goes."""
         span = _now.get()
-        if span is None or not span.is_recording():
+        if span is None:
+            self._outside(event)
+            return
+        if not span.is_recording():
             return
         match event:
             case Queued():
@@ -147,6 +157,18 @@ class OpenTelemetryListener:
 
     # ── inside ──
 
+    def _outside(self, event: Event) -> None:
+        """An end without a beginning: see the theory of operation."""
+        if not isinstance(event, Dead | Retrying):
+            return
+        attributes: dict[str, Any] = {"streambatch.batch.id": event.batch_id}
+        if isinstance(event, Retrying):
+            attributes["streambatch.attempt"] = event.attempt
+        of_reply = isinstance(event, Dead) and event.kind == "reply"
+        verb, kind = ("deliver", SpanKind.INTERNAL) if of_reply else ("process", SpanKind.CONSUMER)
+        with self._span(verb, kind, event.thread, attributes, Context()):
+            self(event)
+
     @contextmanager
     def _span(
         self, verb: str, kind: SpanKind, thread: str, more: Mapping[str, Any] | None = None,
@@ -170,8 +192,10 @@ class OpenTelemetryListener:
             with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
                 try:
                     yield span
-                except CancelledError:  # its process is closed: the batch is given back, which is no failure
-                    span.set_attribute("streambatch.outcome", "released")
+                except (
+                    CancelledError
+                ):  # no failure: the process is closed and gives back what it has, or a caller is gone
+                    span.set_attribute("streambatch.outcome", "abandoned" if verb == "send" else "released")
                     raise
                 except BaseException as error:
                     outcome = "lost" if isinstance(error, LeaseLost) else "failed"
@@ -201,7 +225,7 @@ def _failed(span: Span, outcome: str, cause: str, place: str = "") -> None:
 
 
 def _carrier(span: Span) -> Carrier:
-    """What travels: nothing if there is no trace, or if nobody records it."""
+    """What travels: nothing if there is no trace."""
     carrier: dict[str, str] = {}
     _format.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier

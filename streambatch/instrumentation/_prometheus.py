@@ -42,6 +42,7 @@ from streambatch._events import (
     Lost,
     Parked,
     Queued,
+    Released,
     Repaired,
     Retrying,
     Started,
@@ -50,7 +51,7 @@ from streambatch._events import (
     Warned,
 )
 from streambatch._settings import Seconds, seconds
-from streambatch.errors import StreambatchError, UsageError
+from streambatch.errors import QueueClosed, StreambatchError, UsageError
 from streambatch.queue import BatchQueue
 
 MOST = 50
@@ -77,7 +78,8 @@ METRICS = (
     Metric("streambatch_punctuality_seconds", "histogram", (), "how late a Run began, after it was due", _SHORT),
     Metric("streambatch_redelivered_total", "counter", (), "Runs that began again, after a crash or a failure"),
     Metric("streambatch_runs_total", "counter", ("outcome",),
-     "Runs that ended: answered, silent (no answer), cancelled, retried, dead, lost (another process has the thread)"),
+     "Runs that ended: answered, silent (no answer), cancelled, retried, dead, lost (another process has the thread), "
+     "released (the process was closed), failed (the server failed, and the end is not known)"),
     Metric("streambatch_run_failures_total", "counter", ("error",), "Runs that failed, by class of the error"),
     Metric("streambatch_run_duration_seconds", "histogram", (), "committed Runs: from begin to commit", _LONG),
     Metric("streambatch_batch_messages", "histogram", (), "messages per committed Run", _COUNT),
@@ -100,7 +102,8 @@ METRICS = (
     Metric("streambatch_queue_dead_letters", "gauge", (), "dead letters that wait for somebody"),
     Metric("streambatch_queue_paused", "gauge", (), "1 while the whole namespace is paused"),
     Metric("streambatch_queue_refreshed_timestamp_seconds", "gauge", (), "of when the gauges of the queue are"),
-    Metric("streambatch_scope_parked", "gauge", ("scope",), "1 while no Run of the scope starts: its provider refused"),
+    Metric("streambatch_scope_parked", "gauge", ("scope",),
+     "1 since a provider refused the scope, until a Run of it is answered: none starts, and then one a second tries"),
     Metric("streambatch_scope_runs", "gauge", ("scope",), "Runs of the scope that are under way, in all processes"),
     Metric("streambatch_process_ready", "gauge", (), "1 if this process is healthy", (), "livemin"),
     Metric("streambatch_process_turns", "gauge", (), "Runs and deliveries under way in this process", (), "livesum"),
@@ -171,6 +174,7 @@ class PrometheusListener:
             Cancelled: lambda _: self._outcome["cancelled"](),
             Lost: self._was_lost,
             Dead: self._dead,
+            Released: self._released,
             Delivered: lambda event: self._attempts(event.attempt),
             DeliveryFailed: lambda event: self._undelivered[event.cause](),
             Parked: lambda event: self._parks[event.scope](),
@@ -198,7 +202,7 @@ class PrometheusListener:
             every: seconds from one look to the next.
 
         Raises:
-            UsageError: *queue* has another namespace, or *every* is no time.
+            UsageError: *queue* has another namespace or is not open, or *every* is no time.
 
         Example:
             >>> async def main():
@@ -210,7 +214,10 @@ class PrometheusListener:
         pause = seconds("every", every)
         if pause <= 0:
             raise UsageError("every is more than no time")
-        await self._look(queue)
+        try:
+            await self._look(queue)
+        except QueueClosed:
+            raise UsageError("watch needs an open queue: async with queue, metrics.watch(queue)") from None
         task = asyncio.create_task(self._keep_looking(queue, pause), name="streambatch metrics")
         try:
             yield
@@ -234,7 +241,7 @@ class PrometheusListener:
         self._again = self._one("redelivered_total").inc
         self._input, self._output = (self._one("tokens_total", name).inc for name in ("input", "output"))
         self._submits = {name: self._one("messages_total", name).inc for name in ("queued", "duplicate")}
-        outcomes = ("answered", "silent", "cancelled", "retried", "dead", "lost")
+        outcomes = ("answered", "silent", "cancelled", "retried", "dead", "lost", "released", "failed")
         self._outcome = {name: self._one("runs_total", name).inc for name in outcomes}
         self._failures = self._open("run_failures_total")
 
@@ -284,6 +291,12 @@ class PrometheusListener:
         if event.kind == "batch":
             self._outcome["dead" if event.stored else "retried"]()
 
+    def _released(self, event: Released) -> None:
+        if event.cause:
+            (self._failures if event.kind == "batch" else self._undelivered)[event.cause]()
+        if event.kind == "batch":
+            self._outcome["failed" if event.cause else "released"]()
+
     def _back(self, event: StoreBack) -> None:
         self._away.set(0)
         self._away_for(event.seconds)
@@ -295,6 +308,8 @@ class PrometheusListener:
             await asyncio.sleep(pause)
             try:
                 await self._look(queue)
+            except QueueClosed:  # left before the watch: nothing is known of it any more
+                self._forget(_scope_of(queue))
             except Exception as error:  # noqa: BLE001 - a bug of ours must not end the figures for good
                 logging.getLogger("streambatch").warning(
                     "metrics: a look at the queue failed: %s", type(error).__name__
@@ -310,7 +325,9 @@ class PrometheusListener:
         scope = _scope_of(queue)
         try:
             await self._ask(queue, scope)
-        except StreambatchError:  # the server is away, as the events say, or the queue was closed
+        except QueueClosed:
+            raise
+        except StreambatchError:  # the server is away, as the events say
             self._forget(scope)
 
     async def _ask(self, queue: BatchQueue, scope: str) -> None:

@@ -8,8 +8,11 @@ indicator: it is noted once on the ``streambatch`` logger of the standard librar
 doubles (to a minute at most) until a call succeeds, so that a chat that refuses is left alone.
 
 Who started the task ends it: the block of ``keep_alive``, or ``Typing`` at the event that ends a thread's wait, and for
-all threads in ``aclose``, which the queue awaits when it is left. Where that event never comes, because it happens in
-another process, ``limit`` is the end.
+all threads in ``aclose``, which the last open queue that has it awaits when it is left. Where that event never comes,
+because it happens in another process, ``limit`` is the end.
+
+The tasks of ``Typing`` have the context variables of where it was made. An indicator outlives the submit or the Run
+that it began with, and what it sends must not count as theirs, in a trace for example.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 
 from streambatch._events import (
     Answered,
@@ -28,6 +32,7 @@ from streambatch._events import (
     Event,
     Lost,
     Queued,
+    Released,
     Started,
     place_of,
 )
@@ -106,7 +111,8 @@ class Typing:
     It begins when a message of the thread is stored in this process, or when a Run of it begins here, and goes on
     through Runs that fail and are repeated. It ends when the reply was delivered or its delivery failed (while a
     platform refuses a message it is not asked to show an indicator), when a Run answered nothing, was cancelled or
-    became a dead letter, and when the queue is left. If messages wait behind an answer, it begins again with their Run.
+    became a dead letter, or when it ended without an outcome (a lost lease, a server that failed), and when the queue
+    is left. If messages wait behind an answer, it begins again with their Run.
 
     Events tell what happened in their own process. Where a queue only submits, and others run and deliver, end it with
     ``stop``, or let *limit* do so.
@@ -131,6 +137,7 @@ class Typing:
         self._pulse = _Pulse("Typing", every, limit)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
 
     def __call__(self, event: Event) -> None:
         """Begin or end what the event is about; called by the queue, on its event loop."""
@@ -141,7 +148,7 @@ class Typing:
                 self.stop(thread)
             case Delivered(thread=thread) | DeliveryFailed(thread=thread) | Dead(thread=thread):
                 self.stop(thread)
-            case Cancelled(thread=thread) | Lost(thread=thread):
+            case Cancelled(thread=thread) | Lost(thread=thread) | Released(thread=thread):
                 self.stop(thread)
             case _:  # Retrying and Restarted among them: the answer is still to come
                 pass
@@ -168,7 +175,8 @@ class Typing:
 
     def _begin(self, thread: str) -> None:
         if thread not in self._tasks:
-            task = asyncio.create_task(self._pulse.beat(lambda: self._send(thread)))
+            beat = self._pulse.beat(lambda: self._send(thread))
+            task = asyncio.create_task(beat, context=self._context.copy())
             self._tasks[thread] = task
             task.add_done_callback(lambda done: self._over(thread, done))
 

@@ -21,7 +21,19 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from streambatch._events import Answered, Cancelled, Dead, Event, Lost, Preview, Restarted, Retrying, Started, place_of
+from streambatch._events import (
+    Answered,
+    Cancelled,
+    Dead,
+    Event,
+    Lost,
+    Preview,
+    Released,
+    Restarted,
+    Retrying,
+    Started,
+    place_of,
+)
 from streambatch._settings import Seconds, seconds
 
 from ._alive import LONGEST_PAUSE
@@ -79,7 +91,7 @@ class Streaming:
                 self._grow(thread, piece)
             case Started(thread=thread) | Restarted(thread=thread) | Retrying(thread=thread) | Answered(thread=thread):
                 self._end(thread)
-            case Cancelled(thread=thread) | Dead(thread=thread) | Lost(thread=thread):
+            case Cancelled(thread=thread) | Dead(thread=thread) | Lost(thread=thread) | Released(thread=thread):
                 self._end(thread)
             case _:
                 pass

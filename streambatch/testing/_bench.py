@@ -204,6 +204,7 @@ async def crash(queue: BatchQueue) -> None:
     _dead.add(queue)
     cast("Any", queue)._open = None
     opened.echo.close()
+    opened.leave()  # what it was given is closed by nobody now, unless another queue has it
     opened._stopping.set()
     turns: set[asyncio.Task[None]] = set() if opened.worker is None else set(opened.worker._turns)
     tasks = {opened._task, *turns}

@@ -271,12 +271,3 @@ def test_what_is_no_context_is_no_link(stored: Any) -> None:
         listener(Lost("t", "b"))
     handed, ran = (plain(span) for span in kept.get_finished_spans())
     assert (handed["parent"], ran["links"], ran["parent"]) == (None, [], None)
-
-
-def test_without_an_sdk_nothing_is_stored() -> None:
-    """The API alone records nothing, so there is nothing that could travel."""
-    from opentelemetry.trace import NoOpTracerProvider
-
-    listener = OpenTelemetryListener(tracer_provider=NoOpTracerProvider())
-    with listener.submitting("t") as carrier:
-        assert carrier == {}

@@ -104,6 +104,19 @@ EVENTS: list[tuple[sb.Event, dict[tuple[str, ...], float]]] = [
         {("streambatch_delivery_failures_total", "OSError"): 1, ("streambatch_dead_letters_total", "reply"): 1,
          ("streambatch_runs_total", "dead"): 0},
     ),
+    (
+        sb.Released("t", "b", "batch", 1),
+        {("streambatch_runs_total", "released"): 1, ("streambatch_runs_total", "failed"): 0},
+    ),
+    (
+        sb.Released("t", "b", "batch", 1, "StoreError"),
+        {("streambatch_runs_total", "released"): 0, ("streambatch_runs_total", "failed"): 1,
+         ("streambatch_run_failures_total", "StoreError"): 1},
+    ),
+    (
+        sb.Released("t", "b", "reply", 1, "StoreError"),
+        {("streambatch_runs_total", "failed"): 0, ("streambatch_delivery_failures_total", "StoreError"): 1},
+    ),
     (sb.Parked("acme/large", 5, "why"), {("streambatch_parks_total", "acme/large"): 1}),
     (sb.Repaired("t", "window"), {("streambatch_repairs_total",): 1}),
     (sb.Warned("no-aof", "why"), {("streambatch_warnings_total", "no-aof"): 1}),
@@ -219,9 +232,12 @@ class Limited:
     kind = "fake"
     limits = Limits(scope="acme/large", concurrent=3)
 
+    def __init__(self, after: float = 60) -> None:
+        self._after = after
+
     async def run(self, batch: Batch, run: object) -> str:
         """Refused by its provider."""
-        raise sb.Park(after=60, reason="HTTP 429")
+        raise sb.Park(after=self._after, reason="HTTP 429")
 
 
 @pytest.mark.leaves_keys("a batch that waits for its scope, on purpose")
@@ -239,6 +255,23 @@ async def test_a_watch_shows_a_parked_scope(stage: Stage, registry: CollectorReg
 
         await wait_for(parked, "the park in the gauges")
         assert (await scrape())["streambatch_parks_total", "acme/large"] == 1
+
+
+@pytest.mark.leaves_keys("a batch that waits for its scope, on purpose")
+async def test_a_scope_that_is_probed_is_still_parked(
+    stage: Stage, registry: CollectorRegistry, scrape: Scrape
+) -> None:
+    """The time that the provider named is over, and nobody knows yet whether that helped."""
+    metrics = PrometheusListener(stage.namespace, registry=registry)
+    queue = await stage.opened(runner=Limited(after=0.01), listeners=[metrics])
+    await queue.submit("t", "hi", now=True)
+
+    async def probing() -> bool:
+        return (await queue.scope("acme/large")).state == "probing"
+
+    await wait_for(probing, "the first probe")
+    async with metrics.watch(queue, every=60):
+        assert (await scrape())["streambatch_scope_parked", "acme/large"] == 1
 
 
 @pytest.mark.standalone("a server is stopped and started again")
@@ -269,21 +302,61 @@ async def test_figures_of_a_server_that_is_away_are_no_figures(
         await shown("streambatch_store_away_seconds_total", lambda value: value > 0)
 
 
+def value_of(registry: CollectorRegistry, namespace: str, name: str) -> float:
+    """What a gauge shows."""
+    found = registry.get_sample_value(f"streambatch_{name}", {"queue": namespace})
+    assert found is not None
+    return found
+
+
+def watching() -> list[asyncio.Task[Any]]:
+    """The tasks of watches."""
+    return [task for task in asyncio.all_tasks() if task.get_name() == "streambatch metrics"]
+
+
 async def test_a_watch_ends_with_its_block(stage: Stage, registry: CollectorRegistry) -> None:
-    """It leaves no task behind, also if the queue was closed before it; and it refuses another queue."""
-    before = asyncio.all_tasks()
+    """It leaves no task behind, and no figures that nobody looks after, though the queue is still open."""
+    metrics = PrometheusListener(stage.namespace, registry=registry)
+    queue = await stage.opened()
+    async with metrics.watch(queue, every=60):
+        assert len(watching()) == 1
+        assert value_of(registry, stage.namespace, "queue_messages") == 0
+        assert value_of(registry, stage.namespace, "process_ready") == 1
+    assert not watching()
+    assert math.isnan(value_of(registry, stage.namespace, "queue_messages"))
+    assert value_of(registry, stage.namespace, "process_ready") == 0
+    assert queue.health().ready
+
+
+async def test_a_watch_outlives_its_queue(stage: Stage, registry: CollectorRegistry) -> None:
+    """A queue that is left before the watch has no figures any more, and that is no error."""
     metrics = PrometheusListener(stage.namespace, registry=registry)
     queue = BatchQueue(stage.server.url, namespace=stage.namespace, **FAST)
-    async with metrics.watch(queue, every=0.01):  # not open: there is nothing to show, and no error
-        async with queue:
-            await wait_for(
-                lambda: registry.get_sample_value("streambatch_queue_paused", {"queue": stage.namespace}) == 0, "a look"
-            )
-        await wait_for(
-            lambda: registry.get_sample_value("streambatch_process_ready", {"queue": stage.namespace}) == 0, "its end"
-        )
-    assert asyncio.all_tasks() == before
-    assert math.isnan(registry.get_sample_value("streambatch_queue_messages", {"queue": stage.namespace}) or 0)
+    await queue.__aenter__()
+    async with metrics.watch(queue, every=0.01):
+        assert value_of(registry, stage.namespace, "queue_paused") == 0
+        await queue.__aexit__(None, None, None)
+        await wait_for(lambda: math.isnan(value_of(registry, stage.namespace, "queue_paused")), "no figures")
+        assert value_of(registry, stage.namespace, "process_ready") == 0
+
+
+async def test_a_watch_refuses_what_it_could_not_show(stage: Stage, registry: CollectorRegistry) -> None:
+    """A queue that is not open, or is no more; another namespace; no time between two looks."""
+    metrics = PrometheusListener(stage.namespace, registry=registry)
+    queue = BatchQueue(stage.server.url, namespace=stage.namespace, **FAST)
+
+    async def refused() -> None:
+        with pytest.raises(
+            sb.UsageError, match=r"watch needs an open queue: async with queue, metrics\.watch\(queue\)"
+        ):
+            async with metrics.watch(queue):
+                pass
+
+    await refused()
+    async with queue:
+        pass
+    await refused()
+    assert not watching()
     with pytest.raises(sb.UsageError, match="the queue is 'default'"):
         async with metrics.watch(BatchQueue("embedded:")):
             pass

@@ -18,6 +18,7 @@ from streambatch import (
     Event,
     Lost,
     Queued,
+    Released,
     Reply,
     Restarted,
     Retrying,
@@ -184,6 +185,7 @@ def test_it_is_shown_from_the_first_message_until_the_reply_is_delivered() -> No
         Answered("t", "b", 1, 1, 1.0, silent=True),
         Cancelled("t", "b", 1, kept=False),
         Lost("t", "b"),
+        Released("t", "b", "batch", 1),
     ],
     ids=lambda event: type(event).__name__,
 )

@@ -68,6 +68,16 @@ async def test_what_is_paused_is_not_waited_for_and_yet_pending(streambatch_benc
         await assert_nothing_pending(queue)
 
 
+async def test_what_runs_in_a_paused_namespace_is_waited_for(streambatch_bench: Bench) -> None:
+    """A pause ends no Run that is under way."""
+    async with streambatch_bench.queue(runner=ScriptedRunner(Lasts(30, "a"))) as queue:
+        await queue.submit("t", "hi", now=True)
+        await streambatch_bench.advance(1)
+        await queue.pause()
+        stats = await settled(queue)
+        assert (stats.paused, stats.due, streambatch_bench.clock.elapsed) == (True, 0, 30)
+
+
 async def test_what_a_paused_namespace_keeps_is_not_waited_for(streambatch_bench: Bench) -> None:
     async with streambatch_bench.queue(runner=(runner := ScriptedRunner("a", "b"))) as queue:
         await queue.submit("s", "hi", now=True)
@@ -275,3 +285,21 @@ async def test_an_assertion_that_fails_says_what_there_was(streambatch_bench: Be
             assert_replies(deliver, ["b"])
         with pytest.raises(AssertionError, match="there are 0"):
             await assert_dead_letters(queue, "anything")
+
+
+async def test_a_crashed_queue_has_no_runner_any_more(streambatch_bench: Bench) -> None:
+    """A runner that it shared is closed by the queue that is left after it, and not by the one that died."""
+    closed = list[str]()
+
+    class Closing(ScriptedRunner):
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    runner = Closing("a")
+    async with streambatch_bench.queue(runner=runner):
+        async with streambatch_bench.queue(runner=runner) as dies:
+            opened: Any = dies
+            held = opened._open  # what has died may be in memory for a while
+            await crash(dies)
+        assert closed == []
+    assert (closed, held.client is None) == (["closed"], False)

@@ -1,0 +1,103 @@
+"""Who closes a runner and listeners: the last open queue that has them, and never a start that failed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from streambatch import Batch, BatchQueue, Event, Queued, StoreError
+from streambatch.integrations import Typing
+from tests.integration.stage import FAST, Stage
+from tests.rig import wait_for
+
+
+class Owned:
+    """A runner and a listener that says when it is closed; after that it wants no event and no Run."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.heard: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        assert not self.closed
+        if isinstance(event, Queued):
+            self.heard.append(event.thread)
+
+    async def run(self, batch: Batch, run: object) -> str:
+        """Answer, if that is still possible."""
+        assert not self.closed
+        return "yes"
+
+    async def aclose(self) -> None:
+        """Once."""
+        self.closed += 1
+
+
+def queue_of(stage: Stage, url: str = "", **more: Any) -> BatchQueue:
+    """A queue that is not open yet."""
+    return BatchQueue(url or stage.server.url, namespace=stage.namespace, **{**FAST, **more})
+
+
+async def test_what_two_queues_share_is_closed_by_the_last_one(stage: Stage) -> None:
+    """Whichever that is; each of them, and both together, once."""
+    runner, listener = Owned(), Owned()
+    for first in (0, 1):
+        runner.closed = listener.closed = 0
+        queues = [queue_of(stage, runner=runner, listeners=[listener]) for _ in range(2)]
+        for queue in queues:
+            await queue.__aenter__()
+        await queues[first].__aexit__(None, None, None)
+        assert (runner.closed, listener.closed) == (0, 0)
+        reply = await (await queues[1 - first].submit(f"t{first}", "hi", now=True)).reply(10)
+        assert (reply and reply.text, listener.heard.pop()) == ("yes", f"t{first}")
+        await queues[1 - first].__aexit__(None, None, None)
+        assert (runner.closed, listener.closed) == (1, 1)
+
+
+async def test_queues_that_are_left_at_once_close_it_once(stage: Stage) -> None:
+    """And what a queue has twice, or as its runner and as a listener, is closed once."""
+    both = Owned()
+    queues = [queue_of(stage, runner=both, listeners=[both, both]) for _ in range(3)]
+    await asyncio.gather(*(queue.__aenter__() for queue in queues))
+    await asyncio.gather(*(queue.__aexit__(None, None, None) for queue in queues))
+    assert both.closed == 1
+
+
+async def test_a_start_that_failed_closes_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same objects are used when it is tried again; and by another queue that is open meanwhile."""
+    runner, listener = Owned(), Owned()
+    target: Any = queue_of(stage, "redis://127.0.0.1:1", runner=runner, listeners=[listener])
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await target.__aenter__()
+        assert (runner.closed, listener.closed) == (0, 0)
+    target._target = stage.server.url
+    async with target:
+        assert await (await target.submit("t", "hi", now=True)).reply(10) is not None
+        with pytest.raises(StoreError):
+            await queue_of(stage, "redis://127.0.0.1:1", runner=runner, listeners=[listener]).__aenter__()
+        assert (runner.closed, listener.closed) == (0, 0)
+    assert (runner.closed, listener.closed) == (1, 1)
+
+
+async def test_an_indicator_that_two_queues_share_goes_on(stage: Stage) -> None:
+    """What `Typing` shows for the messages of one queue does not end with the other."""
+    shown = list[str]()
+
+    async def send(thread: str) -> None:
+        shown.append(thread)
+
+    typing = Typing(send, 60)
+    async with queue_of(stage, listeners=[typing]) as web:
+        async with queue_of(stage, listeners=[typing]):
+            await web.submit("t", "hi", debounce=60)
+        assert typing.threads == {"t"}
+    assert typing.threads == frozenset()
+    stage.gate.set()
+    worker = await stage.worker()
+    await worker.run_now("t")
+    await wait_for(lambda: stage.runs, "its Run")
