@@ -192,9 +192,7 @@ class OpenTelemetryListener:
             with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
                 try:
                     yield span
-                except (
-                    CancelledError
-                ):  # no failure: the process is closed and gives back what it has, or a caller is gone
+                except CancelledError:  # no failure: a process is closed, or a caller is gone
                     span.set_attribute("streambatch.outcome", "abandoned" if verb == "send" else "released")
                     raise
                 except BaseException as error:
