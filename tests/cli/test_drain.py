@@ -97,7 +97,7 @@ async def test_runs_waits_for_what_runs_and_lets_wait_what_waits(server: Server,
         assert (found["drained"], found["left"]["due"], found["left"]["held"]) == (True, 2, 0)
 
 
-@pytest.mark.standalone("it is killed")
+@pytest.mark.standalone("killed, frozen and restarted as one server")
 async def test_a_server_that_goes_away_is_waited_for(start_server: StartServer, namespace: str) -> None:
     server = start_server(aof="always")
     server.keep_rights()  # so it forgets nothing
@@ -113,7 +113,7 @@ async def test_a_server_that_goes_away_is_waited_for(start_server: StartServer, 
         assert (await waiting)["drained"]
 
 
-@pytest.mark.standalone("it is killed")
+@pytest.mark.standalone("killed, frozen and restarted as one server")
 async def test_a_server_that_stays_away_is_exit_code_2(start_server: StartServer, namespace: str) -> None:
     server = start_server()
     async with BatchQueue(server.url, namespace=namespace, log=False, debounce=60) as queue:
