@@ -74,7 +74,7 @@ async def send(reply: sb.Reply, piece: str, _: int) -> None:
 @app.event("app_mention")
 @app.event("message")
 async def on_message(event: dict[str, str]) -> None:
-    channel, direct, said = event["channel"], event.get("channel_type") == "im", event.get("text", "")
+    channel, direct, said = event["channel"], event.get("channel_type") == "im", event.get("text") or ""
     text = html.unescape(said.replace(f"<@{me['user_id']}>", "")).strip()
     if text and (direct or event["type"] == "app_mention"):  # edits and deletions are messages without a text
         ts = event.get("thread_ts") or (None if direct else event["ts"])

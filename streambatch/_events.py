@@ -37,12 +37,15 @@ batch whose Run did not begin here: too many were begun and none ended, it canno
 
 from __future__ import annotations
 
+import inspect
 import logging
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from .errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +271,15 @@ Emit = Callable[[Event], None]
 
 
 def emitter(listeners: Iterable[Callable[[Event], object]]) -> Emit:
-    """One function that calls every listener and survives each of them."""
+    """One function that calls every listener and survives each of them. Raises UsageError."""
     targets = tuple(listeners)
+    for target in targets:
+        call = getattr(target, "__call__", None)  # noqa: B004 - an object may have an async one
+        if call is None or inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(call):
+            raise UsageError(
+                "a listener is a plain function (event) that returns at once; an async one would never run:"
+                " let it start a task"
+            )
 
     def emit(event: Event) -> None:
         for target in targets:
@@ -282,10 +292,11 @@ def emitter(listeners: Iterable[Callable[[Event], object]]) -> Emit:
 
 
 def failed(listener: object, where: str, error: BaseException) -> None:
-    """Note that a listener failed; raises what ends the program, and nothing else."""
+    """Note that a listener failed, by its name (a repr may show what it holds); raises only what ends the program."""
     if isinstance(error, SystemExit | KeyboardInterrupt):
         raise error
-    logging.getLogger("streambatch").warning("listener %r failed on %s: %s", listener, where, type(error).__name__)
+    name = getattr(listener, "__qualname__", type(listener).__qualname__)
+    logging.getLogger("streambatch").warning("listener %s failed on %s: %s", name, where, type(error).__name__)
 
 
 def place_of(error: BaseException) -> str:

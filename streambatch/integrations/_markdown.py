@@ -205,8 +205,9 @@ class _Cutter:
     def _borders(self, at: int, far: int) -> Iterator[int]:
         """All borders after *at*, the best first."""
         text = self._text
-        edges = [edge for block in self._blocks for edge in (block.start, block.end)]
-        paragraphs = {found.start() for found in _BLANK.finditer(text, at, far + 2)} | set(edges)
+        near = self._blocks[max(0, bisect_right(self._starts, at) - 1) : bisect_right(self._starts, far)]
+        edges = {edge for block in near for edge in (block.start, block.end)}
+        paragraphs = {found.start() for found in _BLANK.finditer(text, at, far + 2)} | edges
         lines = {found.start() for found in re.finditer(r"\n", text[at : far + 1])}
         lines = {at + place + (self._block(at + place) is not None) for place in lines}
         sentences = {found.end() for found in _SENTENCE.finditer(text, at, far + 1)}

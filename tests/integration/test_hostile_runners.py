@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -244,6 +245,35 @@ async def test_an_evil_listener_changes_nothing(server: Server, namespace: str) 
         await queue.submit("t", "a")
         await shop.said("a")
         assert queue.health().ready
+
+
+async def test_what_a_listener_holds_is_not_in_the_log(
+    server: Server, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A partial shows its arguments in its repr, and one of them may be a token."""
+
+    def push(token: str, event: object) -> None:
+        raise OddError
+
+    shop = Shop()
+    async with opened(shop, server.url, namespace, listeners=(partial(push, "xoxb-secret"),)) as queue:
+        await queue.submit("t", "a")
+        await shop.said("a")
+    assert "listener partial failed on Queued: OddError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+class _AsyncCall:
+    async def __call__(self, event: object) -> None: ...
+
+
+async def _async_listener(event: object) -> None: ...
+
+
+@pytest.mark.parametrize("listener", [_async_listener, _AsyncCall(), 7], ids=["async", "async call", "no function"])
+def test_a_listener_that_would_never_run_is_refused_where_the_queue_is_made(listener: Any) -> None:
+    with pytest.raises(UsageError, match="plain function"):
+        BatchQueue("redis://localhost", listeners=[listener])
 
 
 @pytest.mark.parametrize("kind", [7, None, b"local", ["a"]], ids=repr)

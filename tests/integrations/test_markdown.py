@@ -164,3 +164,4 @@ def test_a_megabyte_is_cut_in_time() -> None:
     """No step looks at the whole rest: it is linear."""
     text = ("word " * 30 + "\n\n```py\n" + "x = 1\n" * 50 + "```\n\n" + "y" * 9000) * 100
     assert len(split_markdown(text, 4096)) > 200
+    assert len(split_markdown("```\na\n```\n" * 100_000, 2000)) == 500  # which takes minutes if it is not
