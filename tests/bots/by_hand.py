@@ -26,6 +26,13 @@ SLACK = f"{_LOOPBACK} python examples/slack_bot.py"
 SLACK_ALONE = "SLACK_TOKEN=xoxb-… SLACK_APP_TOKEN=xapp-… .venv/bin/python slack_bot.py"
 WEB = "python examples/fastapi_sse.py"
 WEB_ALONE = ".venv/bin/python fastapi_sse.py"
+_JSON = "curl {}-H 'content-type: application/json' -d '{}' http://127.0.0.1:8000/{}"
+#: What the page of the web chat does from a shell: store, follow, stop.
+CURL = [
+    _JSON.format("-i ", '{"thread": "t", "message": "m1", "text": "hi"}', "messages"),
+    "curl -N 'http://127.0.0.1:8000/events/t?message=m1'",
+    _JSON.format("", '{"thread": "t"}', "stop"),
+]
 #: How each example is started in an empty folder.
 ALONE = {
     "telegram_aiogram": "TELEGRAM_TOKEN=… .venv/bin/python telegram_aiogram.py",
@@ -36,7 +43,7 @@ ALONE = {
     "fastapi_sse": WEB_ALONE,
 }
 PAGES = {"slack_bot": "docs/slack.md", "fastapi_sse": "docs/fastapi.md"}
-LINES = [TELEGRAM_FAKE, *TELEGRAM, DISCORD_FAKE, DISCORD, SLACK_FAKE, SLACK, WEB, *ALONE.values()]
+LINES = [TELEGRAM_FAKE, *TELEGRAM, DISCORD_FAKE, DISCORD, SLACK_FAKE, SLACK, WEB, *CURL, *ALONE.values()]
 
 
 def page_of(example: str) -> str:

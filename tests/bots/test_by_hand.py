@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
+import shlex
 import shutil
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,6 +17,7 @@ from aiohttp import ClientError, ClientSession
 
 from tests.bots.by_hand import (
     ALONE,
+    CURL,
     DISCORD,
     DISCORD_FAKE,
     LINES,
@@ -174,10 +177,33 @@ async def test_the_web_chat_echoes_without_an_account_as_its_page_says(
 
         await wait_for(there, "the page", deadline=40)
         for n, text in enumerate(("anybody there?", "hello?", "are you open?")):
-            async with session.post("/messages", json={"thread": "t", "message": f"m{n}", "text": text}) as stored:
+            async with session.post("/messages", json={"thread": "p", "message": f"m{n}", "text": text}) as stored:
                 assert stored.status == 202
-        async with session.get("/events/t?message=m0") as stream:
+        async with session.get("/events/p?message=m0") as stream:
             said = await stream.text()
     end = json.loads(re.findall(r"event: end\ndata: (.*)", said)[0])
     assert end["text"] == "You said: anybody there? hello? are you open? "
     assert said.count("event: text") > 3
+    stored, followed, stopped = [await curl(asked.replace(":8000", f":{port}")) for asked in CURL]
+    assert stored.startswith("202 ")
+    assert '"outcome":"queued"' in stored
+    assert '"text": "You said: hi "' in followed
+    assert json.loads(stopped.partition(" ")[2]) == {"run": 0, "dropped": 0}
+
+
+async def curl(line: str) -> str:
+    """The status and the body that a line of the page gets; read as curl reads it, which is not everywhere."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-H", dest="header", action="append", default=[])
+    parser.add_argument("-d", dest="data")
+    for flag in ("-i", "-N"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("url")
+    program, *words = shlex.split(line)
+    assert program == "curl"
+    told = parser.parse_args(words)
+    headers = dict(header.split(": ", 1) for header in told.header)
+    headers = {"content-type": "application/x-www-form-urlencoded", **headers} if told.data else headers
+    verb = "GET" if told.data is None else "POST"
+    async with ClientSession() as session, session.request(verb, told.url, data=told.data, headers=headers) as answer:
+        return f"{answer.status} {await answer.text()}"

@@ -220,6 +220,8 @@ def _shown(answer: object) -> Iterator[str]:
         yield "(nil)"
     elif isinstance(answer, int):
         yield f"(integer) {answer}"
+    elif answer == "OK":  # a status; that of no other command is shown on a page
+        yield "OK"
     elif isinstance(answer, list):
         items: list[object] = answer  # pyright: ignore[reportUnknownVariableType]
         wide = len(str(len(items)))

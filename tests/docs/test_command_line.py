@@ -37,3 +37,10 @@ def test_every_verb_and_option_stands_in_the_page() -> None:
 def test_the_exit_codes_are_those_of_the_code() -> None:
     for code in (_told.OK, _told.NOT_SO, _told.COULD_NOT, _told.INTERRUPTED):
         assert f"\n| `{code}` | " in PAGE
+
+
+def test_the_namespaces_of_the_examples_are_those_that_the_page_of_bots_names() -> None:
+    """A verb with another namespace finds nothing, so whoever copies a line must know which."""
+    page = (ROOT / "docs" / "bots.md").read_text(encoding="utf-8").partition("## Look into it")[2].partition("\n## ")[0]
+    used = {re.findall(r'namespace="(\w+)"', path.read_text("utf-8"))[0] for path in (ROOT / "examples").glob("*.py")}
+    assert set(re.findall(r"`(\w+)`", page.partition("The namespace is")[2])) - {"BatchQueue"} == used

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from streambatch import BatchQueue
 from streambatch.cli._app import app
 from tests.bots.by_hand import LINES, installs
 from tests.docs.book import PAGES, ROOT, Book
@@ -25,6 +26,7 @@ def commands(block: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sessions = re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8"))
     known = [f'pip install "{project["name"]}[{extra}]"' for extra in project["optional-dependencies"]]
+    known += [f'pip install "{project["name"]}[otel]" opentelemetry-sdk']  # which the tests have, and no extra
     known += [NOX + session for session in sessions] + LINES  # which tests/bots/test_by_hand.py runs
     for line in block.splitlines():
         if line.startswith("streambatch "):  # a verb, with options that it has
@@ -78,3 +80,18 @@ def test_nobody_is_told_to_install_the_wrong_package() -> None:
     """The name `streambatch` on the package index belongs to somebody else."""
     for page in PAGES:
         assert not re.search(r"pip install\s+[\"']?streambatch(?!-queue)", page.read_text(encoding="utf-8")), page.name
+
+
+def test_the_first_program_can_be_given_to_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`streambatch worker bot:queue` imports it: that runs nothing, and there is a queue of that name."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source,) = [
+        block
+        for block in re.findall(r"^```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+        if "asyncio.run(" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "bot"}
+    exec(source, names)
+    assert isinstance(names["queue"], BatchQueue)
+    assert not list(tmp_path.iterdir())

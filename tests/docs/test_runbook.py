@@ -9,10 +9,12 @@ from contextlib import suppress
 import pytest
 
 from streambatch import (
+    Batch,
     BatchQueue,
     Event,
     NotAccepted,
     QueueFull,
+    Reply,
     ServerAway,
     StoreAway,
     StoreBack,
@@ -221,3 +223,29 @@ async def test_a_server_that_is_away_is_logged_once_and_comes_back(start_server:
         assert await wait_for(stored, "a submit that is accepted again")
     told = [event for event in heard if isinstance(event, StoreAway | StoreBack)]
     assert [type(event) for event in told] == [StoreAway, StoreBack]
+
+
+async def test_replies_that_nobody_delivers_are_seen_in_the_counts(server: Server, namespace: str) -> None:
+    """The row of "Nothing is answered" for a namespace in which no process ever had a deliver callback."""
+    got = list[str]()
+
+    async def answer(batch: Batch) -> str:
+        return f"yes: {batch.text}"
+
+    async def send(reply: Reply) -> None:
+        got.append(reply.text)
+
+    async with BatchQueue(server.url, namespace=namespace, runner=answer, debounce=0, log=False) as queue:
+        receipt = await queue.submit("anna", "one", message_id="m1")
+        assert await receipt.reply(10) is not None
+        stats = await queue.stats()
+        assert (stats.batches, stats.delivered, stats.undelivered) == (1, 0, 0)
+        row = next(line for line in PAGE.splitlines() if line.startswith("| | `batches` grows"))
+        assert "`delivered` and `undelivered` stay 0" in row
+    async with BatchQueue(server.url, namespace=namespace, runner=answer, deliver=send, debounce=0, log=False) as queue:
+        await queue.submit("anna", "two")
+        await wait_for(lambda: got, "the first reply that is delivered")
+        assert got == ["yes: two"]  # and not the one before
+        receipt = await queue.receipt("anna", message_id="m1")
+        assert (reply := await receipt.reply(10)) is not None
+        assert reply.text == "yes: one"
