@@ -120,9 +120,9 @@ async def test_an_answer_is_sent_once_and_then_edited_and_what_is_longer_follows
     assert chat.files == []
 
 
-@pytest.mark.parametrize("noted", [True, False], ids=["after the note", "within the note"])
-async def test_whoever_comes_after_a_crash_edits_what_is_there_and_sends_the_rest(chat: Chat, noted: bool) -> None:
-    """A delivery that was cut between two pieces, and a Run that begins again. A note that was cut is none."""
+@pytest.mark.parametrize("odd", [None, "", "[100,", "{}", "7", "\x00\x00"])
+async def test_whoever_comes_after_a_crash_edits_what_is_there_and_sends_the_rest(chat: Chat, odd: str | None) -> None:
+    """A delivery that was cut between two pieces, and a Run that begins again. A file with no note in it is none."""
     before = chat.drafts()
     before(started())
     await preview(before, chat, "half")
@@ -134,16 +134,36 @@ async def test_whoever_comes_after_a_crash_edits_what_is_there_and_sends_the_res
         await before.deliver(reply("once upon a"))
     await before.deliver(reply("once upon"))
     assert chat.files == ["b1"]
-    if not noted:
-        (chat.folder / "drafts/b1").write_text("[100,")
+    if odd is not None:
+        (chat.folder / "drafts/b1").write_text(odd)
     chat.calls.clear()
     after = chat.drafts()
     await after.deliver(reply("once upon a"))
-    if noted:
+    if odd is None:
         assert chat.messages == {100: "once", 101: "upon", 102: "a"}
         assert chat.calls == ["edit once", "edit upon", "send a"]
     else:
         assert chat.calls == ["send once", "send upon", "send a"]
+
+
+async def test_a_kill_or_a_full_disk_in_the_middle_of_a_note_leaves_the_note_before(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the message of that note is not known to whoever comes next."""
+
+    def cut_short(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(b"")
+        raise OSError("no space left on device")
+
+    before = chat.drafts()
+    await before.deliver(reply("once upon"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", cut_short)
+        with pytest.raises(OSError, match="no space"):
+            await before.deliver(reply("once upon a"))
+    chat.calls.clear()
+    await chat.drafts().deliver(reply("once upon a"))
+    assert chat.calls == ["edit once", "edit upon", "send a"]
 
 
 async def test_a_flood_in_a_reply_is_a_retry_that_repeats_nothing_and_a_refusal_a_dead_letter(chat: Chat) -> None:
