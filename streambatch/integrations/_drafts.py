@@ -13,7 +13,7 @@ One moment is left, as everywhere: between the platform's having a message and t
 message that nobody knows of, and sends that piece once more.
 
 What a message says is kept in memory, so that nothing is edited into what it is already; after a restart it is not
-known, and the platform is told again. A batch is forgotten, with its file, when it was delivered, is dead, was
+known, and the platform is told again. A batch is forgotten, with its file, when it was delivered, is a dead letter, was
 cancelled or answered nothing. Files that nobody forgot, because their process died just then, are removed a week later.
 
 Files are touched in a thread, one after the other, never on the event loop; only the folder is made and swept at once,
@@ -129,7 +129,9 @@ class Drafts:
                 if self._batches.get(thread, batch) != batch:
                     self._forget(thread)
                 self._batches[thread] = batch
-            case Delivered(thread=thread) | Dead(thread=thread) | Answered(thread=thread, silent=True):
+            case Delivered(thread=thread) | Answered(thread=thread, silent=True):
+                self._forget(thread)
+            case Dead(thread=thread, stored=True):  # else the dead letters are full, and it is tried again
                 self._forget(thread)
             case Cancelled(thread=thread, kept=False):
                 self._forget(thread)

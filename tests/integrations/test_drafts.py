@@ -180,6 +180,20 @@ async def test_a_flood_in_a_reply_is_a_retry_that_repeats_nothing_and_a_refusal_
         await drafts.deliver(reply("once upon a"))
 
 
+@pytest.mark.parametrize("kind", ["reply", "batch"])
+async def test_while_the_dead_letters_are_full_nothing_is_sent_twice(chat: Chat, kind: str) -> None:
+    """The reply, or the batch, is tried again once a minute, here or in another process."""
+    drafts = chat.drafts()
+    drafts(started())
+    await drafts.deliver(reply("once upon"))
+    drafts(Dead("t", "b1", kind, "why", stored=False))
+    drafts(started())
+    await drafts.deliver(reply("once upon a"))
+    assert chat.calls == ["send once", "send upon", "send a"]
+    await drafts.aclose()
+    assert chat.files == ["b1"]
+
+
 async def test_a_message_that_somebody_deleted_is_sent_again(chat: Chat) -> None:
     drafts = chat.drafts()
     drafts(started())
