@@ -289,6 +289,23 @@ async def test_a_message_that_is_sent_while_its_answer_is_forgotten_belongs_to_n
     assert chat.files == ["b2"]
 
 
+async def test_two_queues_with_a_thread_of_one_name_have_a_drafts_each_and_may_share_the_folder(chat: Chat) -> None:
+    one, two = chat.drafts(), chat.drafts()
+    one(started("b1"))
+    await preview(one, chat, "mine", "b1")
+    two(started("b2"))
+    await preview(two, chat, "yours", "b2")
+    one(answered("b1"))
+    await one.deliver(reply("mine indeed", "b1"))
+    two(answered("b2"))
+    await two.deliver(reply("yours indeed", "b2"))
+    one(Delivered("t", "r-b1", 1))
+    assert chat.messages == {100: "mine", 101: "yours", 102: "indeed", 103: "indeed"}
+    assert chat.calls == ["send mine", "send yours", "send indeed", "send indeed"]
+    await one.aclose()
+    assert chat.files == ["b2"]
+
+
 async def test_files_that_nobody_forgot_are_removed_after_a_week(chat: Chat) -> None:
     """A reply waits for its platform for a week at most, so younger ones are needed."""
     folder = chat.folder / "drafts"
