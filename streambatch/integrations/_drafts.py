@@ -8,11 +8,12 @@ into that message, the pieces after it into messages of their own.
 
 Which messages a batch has is noted in a file of its own in ``folder``, each as soon as the platform has it. So whoever
 comes after a crash, in a Run that begins again or a delivery that is repeated, edits those messages and sends only what
-is not there. One moment is left, as everywhere: between the platform's having a message and the note of it. Who dies
-there leaves a message that nobody knows of, and sends that piece once more.
+is not there. A note takes the place of the one before in one step: a kill or a full disk in the middle leaves that one.
+One moment is left, as everywhere: between the platform's having a message and the note of it. Who dies there leaves a
+message that nobody knows of, and sends that piece once more.
 
 What a message says is kept in memory, so that nothing is edited into what it is already; after a restart it is not
-known, and the platform is told again. A batch is forgotten, with its file, when it was delivered, is dead, was
+known, and the platform is told again. A batch is forgotten, with its file, when it was delivered, is a dead letter, was
 cancelled or answered nothing. Files that nobody forgot, because their process died just then, are removed a week later.
 
 Files are touched in a thread, one after the other, never on the event loop; only the folder is made and swept at once,
@@ -29,7 +30,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVarTuple, cast
 
 from streambatch._events import Answered, Cancelled, Dead, Delivered, Event, Lost, Preview, Started
 from streambatch._messages import Reply
@@ -56,7 +57,9 @@ class _Sent:
 class Drafts:
     """A listener and a deliver callback in one: one message per answer, edited while the answer is written.
 
-    It works in the process that runs and delivers; give it as a listener and ``deliver`` as the deliver callback.
+    It works in the process that runs and delivers; give it as a listener and ``deliver`` as the deliver callback. One
+    for each queue: in two queues a thread of the same name would be one here, and its Runs be mixed. An answer without
+    text leaves the message as the previews made it.
 
     Args:
         send: ``async def send(thread, text)``: sends a message and returns its id (str or int).
@@ -128,7 +131,9 @@ class Drafts:
                 if self._batches.get(thread, batch) != batch:
                     self._forget(thread)
                 self._batches[thread] = batch
-            case Delivered(thread=thread) | Dead(thread=thread) | Answered(thread=thread, silent=True):
+            case Delivered(thread=thread) | Answered(thread=thread, silent=True):
+                self._forget(thread)
+            case Dead(thread=thread, stored=True):  # else the dead letters are full, and it is tried again
                 self._forget(thread)
             case Cancelled(thread=thread, kept=False):
                 self._forget(thread)
@@ -201,12 +206,15 @@ class Drafts:
 
     def _read(self, batch: str) -> list[_Sent]:
         try:
-            return [_Sent(name, None) for name in json.loads((self._folder / batch).read_text(encoding="utf-8"))]
-        except (FileNotFoundError, ValueError):  # none yet, or its writer died in the middle
+            names: Any = json.loads((self._folder / batch).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # none yet, or nothing that was written here
             return []
+        return [_Sent(name, None) for name in cast("list[Name]", names)] if isinstance(names, list) else []
 
     def _note(self, batch: str, names: list[Name]) -> None:
-        (self._folder / batch).write_text(json.dumps(names), encoding="utf-8")
+        written = self._folder / f"{batch}~"
+        written.write_text(json.dumps(names), encoding="utf-8")
+        written.replace(self._folder / batch)
 
     def _remove(self, batch: str) -> None:
         (self._folder / batch).unlink(missing_ok=True)

@@ -3,9 +3,10 @@
 Theory of operation
 -------------------
 The queue calls a deliver callback with the same reply until it returns. Where a platform refuses in the middle of a
-long one, what is out is out, so how many of its pieces are is kept by ``reply.id``, until the reply is delivered or
-never will be. It is kept in this process: a crash between two pieces repeats those before it. At most `KEPT` replies
-are remembered, the last ones; that is met only by those of which nobody says any more what became of them.
+long one, what is out is out, so how many of its pieces are is kept by ``reply.id``, until the reply is delivered. A
+`DeadLetter` ends nothing here: it may be redriven, and while the dead letters are full it is no dead letter yet, and
+comes again once a minute. It is kept in this process: a crash between two pieces repeats those before it. At most
+`KEPT` replies are remembered, the last ones; that is met only by dead letters, and by those that another process took.
 
 A flood's error becomes a `Retry` that uses up no attempt, a refusal a `DeadLetter`; anything else is raised as it is,
 which is a try that failed.
@@ -43,8 +44,8 @@ def in_pieces(
 ) -> Callable[[Callable[[Reply, P, int], Awaitable[object]]], Callable[[Reply], Awaitable[None]]]:
     """Decorator: from a function that sends one piece, a deliver callback that sends a reply piece by piece.
 
-    A reply that is delivered again goes on with the piece that failed, as long as the process lives. A reply without
-    text has no pieces.
+    A reply that is delivered again, be it a dead letter that somebody redrives, goes on with the piece that failed, as
+    long as the process lives. A reply without text has no pieces.
 
     Args:
         cut: what makes pieces of a text, for example ``partial(split_markdown, limit=2000)``; the same text always
@@ -76,17 +77,13 @@ def in_pieces(
 
     def decorator(send: Callable[[Reply, P, int], Awaitable[object]]) -> Callable[[Reply], Awaitable[None]]:
         async def deliver(reply: Reply) -> None:
-            try:
-                with refusals(flood, refused):
-                    for number, piece in list(enumerate(cut(reply.text)))[out.get(reply.id, 0) :]:
-                        await send(reply, piece, number)
-                        out[reply.id] = number + 1
-                        out.move_to_end(reply.id)
-                        if len(out) > KEPT:
-                            out.popitem(last=False)
-            except DeadLetter:
-                out.pop(reply.id, None)
-                raise
+            with refusals(flood, refused):
+                for number, piece in list(enumerate(cut(reply.text)))[out.get(reply.id, 0) :]:
+                    await send(reply, piece, number)
+                    out[reply.id] = number + 1
+                    out.move_to_end(reply.id)
+                    if len(out) > KEPT:
+                        out.popitem(last=False)
             out.pop(reply.id, None)
 
         return deliver

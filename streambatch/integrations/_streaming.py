@@ -5,10 +5,14 @@ Theory of operation
 One task for each Run that has said something. It shows the text so far, waits for ``interval``, and shows what is new
 then; so calls for a thread never overlap. When the Run ends nothing more is shown: the reply follows, and is the whole
 text. Only a call that is under way is waited for, by whoever delivers (``settled``): an edit that reaches the platform
-after the reply would put a part in the place of the whole.
+after the reply would put a part in the place of the whole. It is waited for `LAST_CALL` seconds after the end of the
+Run, whoever waits or not, and then cancelled: a call that hangs costs neither the reply nor the next Run's previews.
 
 What a call raises is noted once, by type and place, and the pause doubles, to a minute at most, until one succeeds: a
 preview that fails is one that is not seen, and a platform that refuses edits is left alone.
+
+A thread's name is all that ``show`` and ``settled`` are told, so it is one Run here: two queues that share a Streaming
+must not have threads of one name.
 
 This is about Runs of the same process. What others run comes here too with the queue's ``hear_previews``, but how it
 ends does not; follow ``receipt.events()`` with ``throttle`` there.
@@ -39,6 +43,7 @@ from streambatch._settings import Seconds, seconds
 from ._alive import LONGEST_PAUSE
 
 Show = Callable[[str, str], Awaitable[object]]
+LAST_CALL = 10.0  # seconds: far below deliver_timeout (60), so that the first delivery need not fail
 
 
 class _Draft:
@@ -49,13 +54,31 @@ class _Draft:
         self.news = asyncio.Event()
         self.over = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.call: asyncio.Timeout | None = None  # around the call that is under way
+
+    def end(self) -> None:
+        """The Run is over; so is, soon, the call that is under way."""
+        if self.call is not None and not self.over.is_set():
+            self.call.reschedule(asyncio.get_running_loop().time() + LAST_CALL)
+        self.over.set()
+        self.news.set()
+
+    async def shown(self, call: Awaitable[object]) -> None:
+        """Await the call; TimeoutError if it hangs on after the Run."""
+        try:
+            async with asyncio.timeout(None) as self.call:
+                await call
+        finally:
+            self.call = None
 
 
 class Streaming:
     """A listener that shows the text of a Run while it grows, for a bot that edits its message.
 
     Await ``settled(thread)`` before you deliver, so that no edit comes after the reply. A Run that begins again shows
-    its text from the beginning; ``show`` edits the same message then.
+    its text from the beginning; ``show`` edits the same message then. A call that is still under way ten seconds after
+    the end of its Run is cancelled. One for each queue: in two queues a thread of the same name would be one here, and
+    the texts of its Runs would be mixed.
 
     Args:
         show: ``async def show(thread, text)``: shows the text so far, never an empty one. What it raises is noted once
@@ -97,7 +120,10 @@ class Streaming:
                 pass
 
     async def settled(self, thread: str | int) -> None:
-        """Wait until no call for this thread is under way; none begins any more for a Run that has ended."""
+        """Wait until no call for this thread is under way; none begins any more for a Run that has ended.
+
+        It takes ten seconds from the end of the Run at most: a call that hangs is cancelled then.
+        """
         draft = self._drafts.get(str(thread))
         if draft is not None and draft.task is not None and draft.over.is_set():
             await asyncio.wait([draft.task])
@@ -122,8 +148,7 @@ class Streaming:
     def _end(self, thread: str) -> None:
         draft = self._drafts.get(thread)
         if draft is not None:
-            draft.over.set()
-            draft.news.set()
+            draft.end()
 
     async def _follow(self, thread: str, draft: _Draft, before: asyncio.Task[None] | None) -> None:
         """Show until the Run is over; after what is left of the Run before, so that calls never overlap."""
@@ -134,7 +159,7 @@ class Streaming:
             while await draft.news.wait() and not draft.over.is_set():
                 draft.news.clear()
                 try:
-                    await self._show(thread, draft.text)
+                    await draft.shown(self._show(thread, draft.text))
                     pause = self._interval
                 except Exception as error:  # noqa: BLE001 - a platform's library may raise anything; it is a preview
                     self._note(error)

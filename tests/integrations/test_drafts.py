@@ -120,9 +120,9 @@ async def test_an_answer_is_sent_once_and_then_edited_and_what_is_longer_follows
     assert chat.files == []
 
 
-@pytest.mark.parametrize("noted", [True, False], ids=["after the note", "within the note"])
-async def test_whoever_comes_after_a_crash_edits_what_is_there_and_sends_the_rest(chat: Chat, noted: bool) -> None:
-    """A delivery that was cut between two pieces, and a Run that begins again. A note that was cut is none."""
+@pytest.mark.parametrize("odd", [None, "", "[100,", "{}", "7", "\x00\x00"])
+async def test_whoever_comes_after_a_crash_edits_what_is_there_and_sends_the_rest(chat: Chat, odd: str | None) -> None:
+    """A delivery that was cut between two pieces, and a Run that begins again. A file with no note in it is none."""
     before = chat.drafts()
     before(started())
     await preview(before, chat, "half")
@@ -134,16 +134,36 @@ async def test_whoever_comes_after_a_crash_edits_what_is_there_and_sends_the_res
         await before.deliver(reply("once upon a"))
     await before.deliver(reply("once upon"))
     assert chat.files == ["b1"]
-    if not noted:
-        (chat.folder / "drafts/b1").write_text("[100,")
+    if odd is not None:
+        (chat.folder / "drafts/b1").write_text(odd)
     chat.calls.clear()
     after = chat.drafts()
     await after.deliver(reply("once upon a"))
-    if noted:
+    if odd is None:
         assert chat.messages == {100: "once", 101: "upon", 102: "a"}
         assert chat.calls == ["edit once", "edit upon", "send a"]
     else:
         assert chat.calls == ["send once", "send upon", "send a"]
+
+
+async def test_a_kill_or_a_full_disk_in_the_middle_of_a_note_leaves_the_note_before(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the message of that note is not known to whoever comes next."""
+
+    def cut_short(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(b"")
+        raise OSError("no space left on device")
+
+    before = chat.drafts()
+    await before.deliver(reply("once upon"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", cut_short)
+        with pytest.raises(OSError, match="no space"):
+            await before.deliver(reply("once upon a"))
+    chat.calls.clear()
+    await chat.drafts().deliver(reply("once upon a"))
+    assert chat.calls == ["edit once", "edit upon", "send a"]
 
 
 async def test_a_flood_in_a_reply_is_a_retry_that_repeats_nothing_and_a_refusal_a_dead_letter(chat: Chat) -> None:
@@ -158,6 +178,20 @@ async def test_a_flood_in_a_reply_is_a_retry_that_repeats_nothing_and_a_refusal_
     chat.troubles = [Gone()]
     with pytest.raises(DeadLetter, match="Gone"):
         await drafts.deliver(reply("once upon a"))
+
+
+@pytest.mark.parametrize("kind", ["reply", "batch"])
+async def test_while_the_dead_letters_are_full_nothing_is_sent_twice(chat: Chat, kind: str) -> None:
+    """The reply, or the batch, is tried again once a minute, here or in another process."""
+    drafts = chat.drafts()
+    drafts(started())
+    await drafts.deliver(reply("once upon"))
+    drafts(Dead("t", "b1", kind, "why", stored=False))
+    drafts(started())
+    await drafts.deliver(reply("once upon a"))
+    assert chat.calls == ["send once", "send upon", "send a"]
+    await drafts.aclose()
+    assert chat.files == ["b1"]
 
 
 async def test_a_message_that_somebody_deleted_is_sent_again(chat: Chat) -> None:
@@ -252,6 +286,23 @@ async def test_a_message_that_is_sent_while_its_answer_is_forgotten_belongs_to_n
     await drafts.deliver(reply("new", "b2"))
     assert chat.messages == {100: "old", 101: "new"}
     await drafts.aclose()
+    assert chat.files == ["b2"]
+
+
+async def test_two_queues_with_a_thread_of_one_name_have_a_drafts_each_and_may_share_the_folder(chat: Chat) -> None:
+    one, two = chat.drafts(), chat.drafts()
+    one(started("b1"))
+    await preview(one, chat, "mine", "b1")
+    two(started("b2"))
+    await preview(two, chat, "yours", "b2")
+    one(answered("b1"))
+    await one.deliver(reply("mine indeed", "b1"))
+    two(answered("b2"))
+    await two.deliver(reply("yours indeed", "b2"))
+    one(Delivered("t", "r-b1", 1))
+    assert chat.messages == {100: "mine", 101: "yours", 102: "indeed", 103: "indeed"}
+    assert chat.calls == ["send mine", "send yours", "send indeed", "send indeed"]
+    await one.aclose()
     assert chat.files == ["b2"]
 
 

@@ -64,8 +64,8 @@ async def test_a_flood_waits_as_long_as_it_says_uses_up_no_attempt_and_repeats_n
     assert [number for name, _, number in sent if name == "r"] == [0, 1, 2]
 
 
-async def test_a_refusal_is_a_dead_letter_named_by_its_class_and_a_redriven_reply_begins_anew() -> None:
-    """What is out is forgotten with it: whoever redrives a dead letter wants it whole."""
+async def test_a_refusal_is_a_dead_letter_named_by_its_class_and_a_redriven_reply_goes_on_behind_what_is_out() -> None:
+    """While the dead letters are full it comes again without anybody's asking, once a minute."""
     for trouble in (Gone("secret"), KeyError("secret"), DeadLetter("its own reason")):
         deliver, sent = chat([None, trouble])
         with pytest.raises(DeadLetter) as told:
@@ -73,7 +73,9 @@ async def test_a_refusal_is_a_dead_letter_named_by_its_class_and_a_redriven_repl
         own = isinstance(trouble, DeadLetter)
         assert told.value.reason == ("its own reason" if own else type(trouble).__name__)
         await deliver(reply())
-        assert [piece for _, piece, _ in sent] == ["a", "a", "b", "c"]
+        assert [piece for _, piece, _ in sent] == ["a", "b", "c"]
+        await deliver(reply())  # it was delivered, so this is another time
+        assert [piece for _, piece, _ in sent] == ["a", "b", "c"] * 2
 
 
 async def test_what_nobody_named_is_raised_as_it_is_and_the_next_try_goes_on() -> None:

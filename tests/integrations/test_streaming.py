@@ -49,8 +49,10 @@ def shown(
             assert not busy
             busy = True
             found.append((loop.time(), text))
-            await asyncio.sleep(took)
-            busy = False
+            try:
+                await asyncio.sleep(took)
+            finally:
+                busy = False
             if error is not None:
                 raise error
 
@@ -92,6 +94,21 @@ def test_when_the_run_has_ended_nothing_is_shown_and_only_a_call_under_way_is_wa
 
 def test_a_run_that_has_not_ended_is_not_waited_for() -> None:
     assert shown(piece("a"), 0.5, took=3.0)[1] == 0.5
+
+
+def test_a_call_that_hangs_is_cancelled_ten_seconds_after_its_run_and_the_next_run_is_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Counted from the first end of the Run, however often it is told."""
+    forever, again = 1e6, [Retrying("t", "b", 1, 5.0, "why"), 5.0, STARTED]
+    with caplog.at_level(logging.WARNING, "streambatch"):
+        assert shown(piece("secret"), 20.0, ANSWERED, took=forever) == ([(0, "secret")], 30)
+        assert shown(piece("old"), 1.0, *again, piece("new"), 9.0, ANSWERED, took=forever) == (
+            [(0, "old"), (11, "new")],
+            25,
+        )
+    assert [line for line in caplog.messages if "not shown: TimeoutError" in line] == caplog.messages
+    assert "secret" not in caplog.text
 
 
 def test_a_run_that_begins_again_shows_its_text_from_the_beginning_and_after_the_call_before() -> None:
