@@ -217,11 +217,16 @@ async def test_no_verb_makes_a_namespace_or_joins_one(server: Server, namespace:
         (None, "which server? Give --url redis://host:6379, or better set STREAMBATCH_URL"),
         ("http://bot:secret@host", "'http://***@host': a URL begins with redis://"),
         ("redis://bot:secret@host:99999", "the port is no number"),
+        ("redis:/bot:secret@127.0.0.1:1", "'redis://***@127.0.0.1:1': a URL is redis://host:port/number"),
+        ("rediss://bot:secret@127.0.0.1:1/chats", "/chats': a URL is rediss://host:port/number"),
+        ("valkey://bot:secret@127.0.0.1:1/0/1", "/0/1': a URL is valkey://host:port/number"),
+        ("redis://bot:secret@127.0.0.1:1#2", "#2': a URL is redis://host:port/number"),
+        ("redis://bot:secret@127.0.0.1:1/3", "redis://***@127.0.0.1:1/3: the server does not answer: "),
         ("redis://bot:secret@127.0.0.1:1", "redis://***@127.0.0.1:1: the server does not answer: "),
         ("embedded:", "embedded: without a folder is a new, empty server"),
         ("embedded:./nowhere", "there is no such folder here"),
     ],
-    ids=["none", "scheme", "port", "nobody", "no folder", "missing folder"],
+    ids=["none", "scheme", "port", "one slash", "name", "two numbers", "fragment", "number", "nobody", "no folder", "missing folder"],
 )
 async def test_a_server_that_cannot_be_is_one_sentence_and_exit_code_2(
     url: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
