@@ -226,7 +226,19 @@ async def test_no_verb_makes_a_namespace_or_joins_one(server: Server, namespace:
         ("embedded:", "embedded: without a folder is a new, empty server"),
         ("embedded:./nowhere", "there is no such folder here"),
     ],
-    ids=["none", "scheme", "port", "one slash", "name", "two numbers", "fragment", "number", "nobody", "no folder", "missing folder"],
+    ids=[
+        "none",
+        "scheme",
+        "port",
+        "slash",
+        "name",
+        "two",
+        "fragment",
+        "number",
+        "nobody",
+        "no folder",
+        "missing folder",
+    ],
 )
 async def test_a_server_that_cannot_be_is_one_sentence_and_exit_code_2(
     url: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
