@@ -158,7 +158,7 @@ async def test_no_password_or_a_wrong_port_is_said_in_a_sentence_of_the_runbook(
             async with BatchQueue(url, log=False):
                 pass
         assert listed(str(refused.value)), str(refused.value)
-    for url in ("redis://bot:secret@localhost:99999", "redis://bot:se/cret@host"):
+    for url in ("redis://bot:secret@localhost:99999", "redis://bot:se/cret@host", "redis:/bot:secret@host"):
         with pytest.raises(UsageError) as refused:
             async with BatchQueue(url, log=False):
                 pass
