@@ -112,6 +112,7 @@ def client_of(target: object, settings: Settings, connections: int) -> tuple[Cli
         else:
             pool = cast("Any", BlockingConnectionPool).from_url(url, **_common(settings, connections))
             pool.connection_class(**pool.connection_kwargs)  # an unknown parameter shows itself only here
+            _one(target)
     except (ValueError, TypeError) as error:
         raise UsageError(_unusable(url, error)) from None
     return Redis.from_pool(pool), True
@@ -132,6 +133,14 @@ def _unusable(url: str, error: Exception) -> str:
     if isinstance(error, ValueError) and str(error).startswith("Port "):
         why = "the port is no number from 0 to 65535 (or a / ? # in the password is not written %2F %3F %23)"
     return f"{masked(url)!r} is not a usable URL: {why}"
+
+
+def _one(url: str) -> None:
+    """Refuse what redis-py would pass over in silence: with one slash it takes localhost, and for a name database 0."""
+    parts = urlsplit(url)
+    named = url.partition(":")[2].startswith("//")
+    if not named or parts.fragment or not re.fullmatch("/?[0-9]*/?", unquote(parts.path)):
+        raise UsageError(f"{masked(url)!r}: a URL is {parts.scheme}://host:port/number")
 
 
 def _unix(url: str) -> dict[str, Any]:

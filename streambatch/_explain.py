@@ -235,7 +235,10 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
         return "parked", "the thread is paused; resume it to go on"
     if reply:
         when = f"is tried again in {left:.1f} s" if left > 0 else "waits: every worker is busy, or no process delivers"
-        return "undelivered", f"the reply was not delivered ({f.get('run.tries')} tries so far); it {when}{_why(f)}"
+        return (
+            "undelivered",
+            f"the reply was not delivered ({_count(f['run.tries'], 'try', 'tries')} so far); it {when}{_why(f)}",
+        )
     if "run.first" in f:
         return _pinned(f, left)
     if int(f["length"]) == 0:
@@ -254,9 +257,13 @@ def _pinned(f: Mapping[str, str], left: float) -> tuple[str, str]:
         halted = f.get("halted") == "1"
         return "waiting", _overdue(f, "what waits", left) if halted else f"its turn came, and {f['run.why']}"
     if left > 0:
-        tries = f.get("run.attempts", "?")
-        return "retrying", f"the Run failed {tries} time(s); it is tried again in {left:.1f} s{_why(f)}"
+        times = _count(f.get("run.attempts", "?"), "time", "times")
+        return "retrying", f"the Run failed {times}; it is tried again in {left:.1f} s{_why(f)}"
     return "retrying", _overdue(f, "the batch of a dead or failed Run", left)
+
+
+def _count(number: str, one: str, many: str) -> str:
+    return f"{number} {one if number == '1' else many}"
 
 
 def _why(f: Mapping[str, str]) -> str:

@@ -15,6 +15,9 @@ Python cannot end code that swallows its cancellation. When such code has outliv
 renewed no more, so that the thread goes on elsewhere (I9); whatever the code returns in the end is not committed. After
 the loop stood still (SIGSTOP, blocking code) everything is late at once, and nobody had a chance to end: so whoever is
 found late is looked at a second time, SHORT later, before it is said to swallow anything.
+
+A loop that stood still for more than half a lease is said to have: nothing else shows it, because nothing fails until
+the lease is over. The keeper knows when it meant to wake, and wakes often while it holds anything.
 """
 
 from __future__ import annotations
@@ -33,6 +36,11 @@ from .errors import LeaseLost, StoreError
 PATIENCE = 5.0
 SHORT = 1.0
 DEAF = 0.5
+STILL, MINUTE = (
+    1.0,
+    60.0,
+)  # seconds; less is a busy machine, however short a lease is, and one warning a minute is enough
+BLOCKS = "look for time.sleep, requests or a synchronous client; await asyncio.to_thread(...)"
 
 
 class Stopped(Exception):
@@ -133,7 +141,7 @@ class Keeper:
     Args:
         store: to renew with.
         ttl: the lease in seconds.
-        emit: told of code that swallows its cancellation.
+        emit: told of code that swallows its cancellation, and of code that blocks the event loop.
         listening: whether hints arrive; without them every lease is asked after often, because a Run may be cancelled.
     """
 
@@ -145,13 +153,18 @@ class Keeper:
         self._tick = max(ttl / 15, 0.01)
         self._holds: dict[Hold, None] = {}  # in the order of the claims
         self._first = asyncio.Event()
+        self._still = max(ttl / 2, STILL)
+        self._planned = inf  # when the task that renews is to have its turn again
+        self._told = -inf
 
     @contextmanager
     def hold(self, lease: Lease, attempted: float, left: float) -> Generator[Hold]:
         """Keep *lease* renewed while the body runs."""
         hold = Hold(lease, attempted, left)
         self._holds[hold] = None
-        self._first.set()
+        if not self._first.is_set():
+            self._planned = asyncio.get_running_loop().time()
+            self._first.set()
         try:
             yield hold
         finally:
@@ -171,11 +184,13 @@ class Keeper:
     async def run(self) -> None:
         """Renew until cancelled; sends nothing while there is nothing to renew."""
         loop = asyncio.get_running_loop()
+        self._planned = inf
         while True:
             if not self._holds:
                 self._first.clear()
                 await self._first.wait()
             now = loop.time()
+            self._noticed(now)
             for hold in self._holds:
                 if hold.outlived(now):
                     self._give_up(hold)
@@ -185,10 +200,18 @@ class Keeper:
             await self._rest(min(self._tick, DEAF) if deaf else self._tick)
 
     async def _rest(self, longest: float) -> None:
+        self._planned = asyncio.get_running_loop().time() + longest
         with suppress(TimeoutError):
             async with asyncio.timeout(longest):
                 await self._wake.wait()
         self._wake.clear()
+
+    def _noticed(self, now: float) -> None:
+        """Say so if the loop stood still."""
+        late = now - self._planned
+        if late > self._still and now - self._told > MINUTE:
+            self._told = now
+            self._emit(Warned("blocked", f"the event loop stood still for {late:.1f} s: {BLOCKS}"))
 
     def _give_up(self, hold: Hold) -> None:
         hold.ends_at = float("inf")

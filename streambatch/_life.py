@@ -46,7 +46,7 @@ from ._store import Store
 from ._topology import Client
 from ._turn import Turn
 from ._worker import Worker, kept
-from .errors import QueueClosed, StoreError, UsageError
+from .errors import QueueClosed, StoreError, Unreachable, UsageError
 
 CLOSING = 10.0  # seconds that a runner or a listener gets to close
 
@@ -123,7 +123,9 @@ class Life:
         except BaseException as error:
             await to_the_end(opened._close())
             if isinstance(error, StoreError) and isinstance(target, str):
-                raise StoreError(f"{masked(target)}: {error}") from None
+                hint = "; is it up, and is the URL right?" if isinstance(error, Unreachable) else ""
+                said = str(error).rstrip(".") if hint else error
+                raise StoreError(f"{masked(target)}: {said}{hint}") from None
             raise
         opened._task = asyncio.create_task(opened._main(), name="streambatch")
         with _door:

@@ -96,7 +96,10 @@ class FunctionRunner:
     def __init__(self, function: Callable[..., Awaitable[Answered]]) -> None:
         call = function if inspect.iscoroutinefunction(function) else getattr(function, "__call__", None)  # noqa: B004
         if not inspect.iscoroutinefunction(call):
-            raise UsageError("runner= is an async function (batch) or (batch, run), or an object with an async run()")
+            raise UsageError(
+                "runner= is an async function (batch) or (batch, run), or an object with an async run();"
+                " a blocking one: await asyncio.to_thread(ask, batch.text)"
+            )
         try:
             inspect.signature(function).bind(None, None)
         except TypeError:
@@ -122,6 +125,11 @@ def runner_of(value: object) -> Runner:
         if not isinstance(getattr(value, "kind", ""), str):
             raise UsageError("a runner's kind is a str")
         return cast("Runner", value)
+    kind = value if inspect.isclass(value) else type(value)
+    if inspect.isfunction(getattr(kind, "run", None)) and not inspect.iscoroutinefunction(run):
+        call = None if inspect.isclass(value) else getattr(value, "__call__", None)  # noqa: B004
+        if not inspect.iscoroutinefunction(call):
+            raise UsageError(f"{kind.__name__}.run is no async function; a blocking call: await asyncio.to_thread(…)")
     if not callable(value):
         raise UsageError(f"runner= is an async function or an object with an async run(), not {type(value).__name__}")
     return FunctionRunner(cast("Callable[..., Awaitable[Answered]]", value))

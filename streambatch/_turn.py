@@ -281,7 +281,8 @@ class Turn:
             delay = 30.0 if isinstance(error, _Pinned) else error.after if error.after is not None else -1.0
             give_back = (isinstance(error, _Pinned) or not error.count) and not work.cancel  # that must come to an end
         if attempt >= s.max_attempts and not give_back and not work.cancel:
-            reason = f"{attempt} attempts failed, the last with {_what(error)}"
+            failed = "1 attempt failed," if attempt == 1 else f"{attempt} attempts failed, the last"
+            reason = f"{failed} with {_what(error)}"
             return await self._bury(work, name, reason, attempt, error)
         if not isinstance(error, Retry | _Pinned) or delay < 0:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())

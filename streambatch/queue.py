@@ -370,7 +370,7 @@ def _memory(url: str) -> object:
     try:
         from .testing._memory import Place
     except ImportError as error:
-        raise UsageError(f'memory:// needs the extra "testing" ({error.name} is not installed)') from None
+        raise UsageError(str(error)) from None
     return Place(url)
 
 

@@ -24,7 +24,7 @@ from rich.text import Text
 from streambatch._explain import DeadLetterInfo
 from streambatch._survey import arrived
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import INTERRUPTED, NOT_SO, OK, as_json, columns, moment, plain, say, some, table, tell
+from streambatch.cli._told import INTERRUPTED, NOT_SO, OK, as_json, columns, here, moment, plain, say, some, table, tell
 from streambatch.errors import UsageError
 
 PAGE = 50
@@ -105,6 +105,8 @@ async def _list(where: Where, wanted: Wanted, count: int, after: str | None, *, 
     chosen = wanted != Wanted()
     said = f"{some(len(found), 'letter')} of {total:,} shown" if chosen else some(total, "dead letter")
     say(said + (f"; the next page: --after {found[-1].id}" if more else ""))
+    if found:
+        say(f"→ streambatch dead show ID{here(where.namespace)}, then dead redrive ID or dead discard ID")
     return OK
 
 
@@ -117,10 +119,9 @@ async def _show(where: Where, name: str, *, content: bool, json: bool) -> int:
     if json:
         as_json(_row(letter, content=content))
         return OK
-    here = "" if where.namespace == "default" else f" --namespace {where.namespace}"
     tell(Text(f"{letter.id}: a {letter.kind} of {plain(letter.thread)}", "bold"))
     tell(Text(f"  {plain(letter.reason)}"))
-    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}{here}"))
+    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}{here(where.namespace)}"))
     print()
     lines = [("died", moment(arrived(letter.id.partition("/")[2]))), ("batch", plain(letter.batch_id))]
     lines += [("tries", str(letter.attempts))]

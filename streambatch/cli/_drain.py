@@ -32,13 +32,14 @@ from streambatch._explain import Stats
 from streambatch._survey import Glance, Motion
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import COULD_NOT, NOT_SO, OK, as_json, columns, say, some, span, tell
+from streambatch.cli._told import COULD_NOT, NOT_SO, OK, as_json, columns, here, say, some, span, tell
 from streambatch.errors import Refused, Unreachable, UsageError
 
 EVERY = 0.25
 SHOWN = 10
 PATIENCE = 5.0  # seconds; a worker that is up and not busy looks once a second, if no hint reaches it
-STAYS = "the namespace is paused, so what waits stays: streambatch resume, or wait for Runs only, with --runs"
+STAYS = "the namespace is paused, so what waits stays: streambatch resume NAMESPACE, or wait for Runs only, with --runs"
+ONLY = "only {} left: streambatch resume THREAD NAMESPACE, or cancel THREAD"
 LOST = "the server has forgotten messages: it was emptied, or came back empty or with older data"
 
 
@@ -56,15 +57,15 @@ class Left:
             return self.motion is not None and not self.motion.held and not self.motion.coming
         return not (self.stats.due or self.stats.undelivered or self.stats.parked)
 
-    def hopeless(self, *, runs: bool) -> str:
-        """Why it will never be empty by itself, or ""."""
+    def hopeless(self, namespace: str, *, runs: bool) -> str:
+        """Why it will never be empty by itself, and the commands that change it, or ""."""
         stats, motion = self.stats, self.motion
         if runs:
             return ""
         if motion is not None and motion.halted == motion.partitions and stats.due > motion.ending:
-            return STAYS
+            return STAYS.replace(" NAMESPACE", here(namespace))
         if stats.parked and not stats.due and not stats.undelivered:
-            return f"only {some(stats.parked, 'paused thread')} left: streambatch resume THREAD, or cancel THREAD"
+            return ONLY.format(some(stats.parked, "paused thread")).replace(" NAMESPACE", here(namespace))
         return ""
 
     def __str__(self) -> str:
@@ -134,6 +135,7 @@ class _Watch:
 
     def __init__(self, reach: Reach, *, runs: bool) -> None:
         self._reach = reach
+        self._namespace = reach.store.keys.namespace
         self._runs = runs
         self._received = 0
         self._still: tuple[frozenset[str], float] | None = None  # what is about to begin, and since when nothing does
@@ -152,7 +154,7 @@ class _Watch:
                 self._received = left.stats.received
                 if left.empty(runs=self._runs) or self._idle(left):
                     return True, left, ""
-                if why := left.hopeless(runs=self._runs):
+                if why := left.hopeless(self._namespace, runs=self._runs):
                     return False, left, why
             now = time.monotonic()
             if now >= until:
@@ -194,8 +196,8 @@ class _Watch:
         if self._runs and motion.halted < motion.partitions:
             part = f"; only {motion.halted} of its {motion.partitions} partitions are" if motion.halted else ""
             raise UsageError(
-                f"the namespace is not paused{part}, so new Runs begin all the time: streambatch pause, then drain"
-                " --runs"
+                f"the namespace is not paused{part}, so new Runs begin all the time:"
+                f" streambatch pause{here(self._namespace)}, then drain --runs"
             )
         return Left(await desk.stats(), motion)  # counted after: what was held and has ended meanwhile is not waiting
 

@@ -26,7 +26,7 @@ from streambatch._messages import decode_reply, id_of
 from streambatch._rows import messages_of
 from streambatch._survey import Glance, arrived
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import NOT_SO, OK, as_json, columns, moment, plain, say, some, span, table, tell
+from streambatch.cli._told import NOT_SO, OK, as_json, columns, here, moment, plain, say, some, span, table, tell
 from streambatch.errors import Refused, StoreError
 
 WORKER = "start a worker (streambatch worker module:queue); if some are up, streambatch doctor NAMESPACE"
@@ -147,8 +147,7 @@ def advice(glance: Glance, namespace: str) -> str:
         state = "scope"
     elif state in ("waiting", "retrying") and (told.wake or 0.0) < 0:
         state = "overdue"
-    here = "" if namespace == "default" else f" --namespace {namespace}"
-    return DO[state].replace(" NAMESPACE", here).replace("THREAD", plain(shlex.quote(told.thread)))
+    return DO[state].replace(" NAMESPACE", here(namespace)).replace("THREAD", plain(shlex.quote(told.thread)))
 
 
 def _tell(sight: Sight, namespace: str, *, show: bool) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from streambatch._messages import id_of
 from streambatch.cli._reach import Where, reached
-from streambatch.cli._told import OK, as_json, plain, some
+from streambatch.cli._told import OK, as_json, here, plain, some
 
 
 def pause(where: Where, thread: str | None, *, on: bool, json: bool) -> int:
@@ -24,11 +24,14 @@ async def _pause(where: Where, thread: str | None, *, on: bool, json: bool) -> i
         as_json({**told, "namespace_paused": stats.paused, "parked": stats.parked})
         return OK
     what = f"namespace {where.namespace}" if thread is None else plain(thread)
-    after = " (the namespace is still paused: streambatch resume)" if thread is not None and stats.paused else ""
+    reach_it = here(where.namespace)
+    held = thread is not None and stats.paused
+    after = f" (the namespace is still paused: streambatch resume{reach_it})" if held else ""
     if on:
         print(f"{what}: paused, no Run starts; Runs under way end, replies are delivered, messages are kept{after}")
     else:
         print(f"{what}: resumed{after}")
     if thread is None and not on and stats.parked:
-        print(f"{some(stats.parked, 'thread')} with something to do paused by name: streambatch threads --state parked")
+        left = f"{some(stats.parked, 'thread')} with something to do paused by name"
+        print(f"{left}: streambatch threads --state parked{reach_it}")
     return OK

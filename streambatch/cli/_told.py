@@ -86,6 +86,11 @@ def some(count: int, what: str) -> str:
     return f"{count:,} {what if count == 1 else many}"
 
 
+def here(namespace: str) -> str:
+    """What a command that is advised needs to reach the same namespace, which a variable may have said."""
+    return "" if namespace == "default" else f" --namespace {namespace}"
+
+
 def console() -> Console:
     """For a terminal."""
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)

@@ -32,11 +32,11 @@ from rich.text import Text
 from streambatch._survey import Board
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, columns, plain, span, tell
+from streambatch.cli._told import as_json, columns, here, plain, span, tell
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
-HEAD = 5  # lines above the rows
+HEAD = 6  # lines above the rows, with one that is told now and then
 ROWS = 20  # where there is no terminal
 
 
@@ -53,7 +53,7 @@ async def _once(where: Where, count: int, *, json: bool) -> int:
         told = {"namespace": where.namespace, "now": board.now, **totals(board)}
         as_json({**told, "threads": [row(glance) for glance in board.threads]})
     else:
-        tell(screen(board, reach.name, columns(), None))
+        tell(screen(board, reach, columns(), None))
     return 0
 
 
@@ -72,12 +72,12 @@ def totals(board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def screen(board: Board, name: str, wide: int, rate: float | None, note: str = "") -> RenderableType:
+def screen(board: Board, reach: Reach, wide: int, rate: float | None, note: str = "") -> RenderableType:
     """Title, counts, and the most urgent threads."""
     t, least = totals(board), "" if board.whole else "≥ "
     head = Text("streambatch top", "bold", no_wrap=True, overflow="ellipsis")
     head.append(time.strftime("  %H:%M:%S UTC", time.gmtime(board.now)), "not bold dim").append(
-        f"  {plain(name)}", "not bold"
+        f"  {plain(reach.name)}", "not bold"
     )
     unseen = "" if board.whole or t["parked"] <= board.states.get("parked", 0) else "≥ "
     counts = [("waiting", f"{unseen}{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
@@ -87,8 +87,12 @@ def screen(board: Board, name: str, wide: int, rate: float | None, note: str = "
     more += [("overdue", span(t["overdue"]))]
     more += [("Runs so far", f"{t['batches']:,}") if rate is None else ("Runs/min", f"{rate:,.0f}")]
     lines: list[RenderableType] = [head, _pairs(counts), _pairs(more)]
+    there = here(reach.store.keys.namespace)
+    if t["dead"]:
+        lines[1] = _pairs(counts).append(f"→ streambatch dead list{there}", "dim")
     if t["paused"]:
-        lines.append(Text("PAUSED: no Run of this namespace starts; `streambatch resume` ends it", "bold yellow"))
+        end = f"`streambatch resume{there}` ends it"
+        lines.append(Text(f"PAUSED: no Run of this namespace starts; {end}", "bold yellow"))
     if note:
         lines.append(Text(note, "bold red"))
     body = (
@@ -179,7 +183,7 @@ class _Picture:
         note = ""
         if self._since is not None:
             note = f"no answer since {span(time.monotonic() - self._since)}, trying again: {plain(self._error)}"
-        return screen(self._board, self._reach.name, self.console.width, self._rate(), note)
+        return screen(self._board, self._reach, self.console.width, self._rate(), note)
 
     def _rate(self) -> float | None:
         if len(self._read) < 2:

@@ -23,6 +23,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 from streambatch import BatchQueue
 from streambatch.cli._told import COULD_NOT, INTERRUPTED, NOT_SO, OK, say, some, span
@@ -76,6 +77,11 @@ def _checked(found: object, target: str) -> BatchQueue:
         raise UsageError(
             f"{target} has neither a runner nor a deliver callback, so it would only submit:"
             " BatchQueue(…, runner=…), @queue.deliver"
+        )
+    if cast("Any", found)._entered:  # a queue is opened once, and its own words would not say by whom
+        raise UsageError(
+            f"importing {target.partition(':')[0]} already opened its queue: put asyncio.run(main()) under"
+            " if __name__ == '__main__'"
         )
     return found
 

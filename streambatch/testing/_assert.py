@@ -6,8 +6,10 @@ They compare what was expected with what `ScriptedRunner` and `ScriptedDeliver` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from streambatch._explain import DeadLetterInfo
+from streambatch.errors import UsageError
 from streambatch.queue import BatchQueue
 
 from ._bench import left
@@ -71,6 +73,7 @@ async def assert_dead_letters(queue: BatchQueue, *expected: str) -> tuple[DeadLe
 
     Raises:
         AssertionError: there are others; shows their reasons.
+        UsageError: a reason is no str, as in a list of lists, which is what `assert_batches` takes.
 
     Example:
         >>> async def test() -> None:
@@ -83,6 +86,11 @@ async def assert_dead_letters(queue: BatchQueue, *expected: str) -> tuple[DeadLe
         ...     asyncio.run(test())
         anna content policy
     """
+    for word in cast("tuple[object, ...]", expected):
+        if not isinstance(word, str):
+            raise UsageError(
+                f"assert_dead_letters(queue, 'a word of its reason', …): a str each, not {type(word).__name__}"
+            )
     letters = await queue.dead_letters(count=1000)
     fits = len(letters) == len(expected) and all(
         word in letter.reason for word, letter in zip(expected, letters, strict=True)

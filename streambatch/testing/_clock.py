@@ -102,7 +102,7 @@ class Clock:
         try:
             import time_machine
         except ImportError:
-            raise UsageError('a clock needs the extra "testing" (time_machine is not installed)') from None
+            raise UsageError('a clock needs time_machine: pip install "streambatch-queue[testing]"') from None
         if Clock._on is not None:
             raise UsageError("another clock is on; there is one at a time")
         self._travel = time_machine.travel(self.now, tick=False)

@@ -29,8 +29,6 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import hiredis
-from fakeredis import FakeServer
-from fakeredis._socket._fakesocket import FakeSocket
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as TooLate
@@ -38,6 +36,12 @@ from redis.exceptions import TimeoutError as TooLate
 from streambatch.errors import UsageError
 
 from ._clock import Clock
+
+try:
+    from fakeredis import FakeServer
+    from fakeredis._socket._fakesocket import FakeSocket
+except ModuleNotFoundError as missing:
+    raise ImportError(f'memory:// needs {missing.name}: pip install "streambatch-queue[testing]"') from None
 
 _pack: Any = cast("Any", hiredis).pack_command
 _named: dict[str, Any] = {}

@@ -52,7 +52,8 @@ async def test_letters_are_listed_and_shown_without_what_a_person_wrote(server: 
         assert (one["messages"][0]["text"], one["messages"][0]["author"]) == (f"{CANARY}-text", f"{CANARY}-author")
         code, out, err = await finish("dead", "list", "--namespace", namespace, "--count", "2", **stage.here)
         assert (code, len(out.splitlines()), "no image can be read" in out) == (0, 3, True)
-        assert err == f"3 dead letters; the next page: --after {second['id']}\n"
+        step = f"→ streambatch dead show ID --namespace {namespace}, then dead redrive ID or dead discard ID"
+        assert err == f"3 dead letters; the next page: --after {second['id']}\n{step}\n"
         code, out, err = await finish("dead", "show", first["id"], "--namespace", namespace, **stage.here)
         assert f"streambatch dead redrive {first['id']}" in out
         assert CANARY not in out + err

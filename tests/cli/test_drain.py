@@ -71,18 +71,21 @@ async def test_what_a_pause_holds_is_said_at_once(server: Server, namespace: str
         await stage.queue.pause("held")
         await stage.say("held")
         found = await told(stage, code=1)
-        assert found["why"] == "only 1 paused thread left: streambatch resume THREAD, or cancel THREAD"
+        assert (
+            found["why"]
+            == f"only 1 paused thread left: streambatch resume THREAD --namespace {namespace}, or cancel THREAD"
+        )
         await stage.queue.pause()
         await stage.say("anna")
         found = await told(stage, code=1)
-        assert "streambatch resume" in found["why"]
+        assert f"streambatch resume --namespace {namespace}, or wait for Runs only" in found["why"]
         assert found["seconds"] < 10
 
 
 async def test_runs_waits_for_what_runs_and_lets_wait_what_waits(server: Server, namespace: str) -> None:
     async with staged(server.url, namespace) as stage:
         code, _, err = await quick("drain", "--runs", "--namespace", namespace, **stage.here)
-        assert (code, "streambatch pause, then drain --runs" in err) == (2, True)
+        assert (code, f"streambatch pause --namespace {namespace}, then drain --runs" in err) == (2, True)
         await stage.say("slow")
         await stage.runner.running.wait()
         await stage.queue.pause()

@@ -107,6 +107,25 @@ async def test_what_is_advised_can_be_copied_as_it_stands(server: Server, namesp
         code, out, err = await quick("inspect", "a b", STREAMBATCH_NAMESPACE=namespace, **stage.here)
         assert (code, f"  → streambatch resume 'a b' --namespace {namespace}" in out.splitlines()) == (0, True), err
         assert "  next      -" in out.splitlines()
+        code, out, _ = await quick("doctor", "--namespace", namespace, "--json", **stage.here)
+        do = {finding["code"]: finding["do"] for finding in json.loads(out)["findings"]}
+        there = f"--namespace {namespace}"
+        assert do["paused"] == f"streambatch resume {there}"
+        assert (
+            do["paused-threads"] == f"streambatch threads --state parked {there}, and streambatch resume THREAD {there}"
+        )
+        assert do["dead-letters"].startswith(f"streambatch dead list {there}, then dead redrive ID")
+        _, out, _ = await quick("drain", "--namespace", namespace, **stage.here)
+        assert f"streambatch resume THREAD {there}, or cancel THREAD" in out
+        await stage.queue.pause()
+        _, out, _ = await quick("pause", "anna", "--namespace", namespace, **stage.here)
+        assert f"(the namespace is still paused: streambatch resume {there})" in out
+        _, out, _ = await quick("top", "--once", "--namespace", namespace, **stage.here)
+        assert f"`streambatch resume {there}` ends it" in out
+        _, out, _ = await quick("resume", "--namespace", namespace, **stage.here)
+        assert out.endswith(f"paused by name: streambatch threads --state parked {there}\n")
+        _, _, err = await quick("drain", "--runs", "--namespace", namespace, **stage.here)
+        assert f"streambatch pause {there}, then drain --runs" in err
         await stage.say("dead-1")
         (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
         _, out, _ = await quick("dead", "show", letter.id, "--namespace", namespace, **stage.here)
@@ -217,11 +236,28 @@ async def test_no_verb_makes_a_namespace_or_joins_one(server: Server, namespace:
         (None, "which server? Give --url redis://host:6379, or better set STREAMBATCH_URL"),
         ("http://bot:secret@host", "'http://***@host': a URL begins with redis://"),
         ("redis://bot:secret@host:99999", "the port is no number"),
+        ("redis:/bot:secret@127.0.0.1:1", "'redis://***@127.0.0.1:1': a URL is redis://host:port/number"),
+        ("rediss://bot:secret@127.0.0.1:1/chats", "/chats': a URL is rediss://host:port/number"),
+        ("valkey://bot:secret@127.0.0.1:1/0/1", "/0/1': a URL is valkey://host:port/number"),
+        ("redis://bot:secret@127.0.0.1:1#2", "#2': a URL is redis://host:port/number"),
+        ("redis://bot:secret@127.0.0.1:1/3", "redis://***@127.0.0.1:1/3: the server does not answer: "),
         ("redis://bot:secret@127.0.0.1:1", "redis://***@127.0.0.1:1: the server does not answer: "),
         ("embedded:", "embedded: without a folder is a new, empty server"),
         ("embedded:./nowhere", "there is no such folder here"),
     ],
-    ids=["none", "scheme", "port", "nobody", "no folder", "missing folder"],
+    ids=[
+        "none",
+        "scheme",
+        "port",
+        "slash",
+        "name",
+        "two",
+        "fragment",
+        "number",
+        "nobody",
+        "no folder",
+        "missing folder",
+    ],
 )
 async def test_a_server_that_cannot_be_is_one_sentence_and_exit_code_2(
     url: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

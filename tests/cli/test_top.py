@@ -49,6 +49,7 @@ async def test_the_screen_shows_counts_and_the_most_urgent_first_and_q_leaves_it
         shown = masked(server.url)[:60]
         assert re.match(rf"streambatch top  \d\d:\d\d:\d\d UTC  namespace {namespace}, {re.escape(shown)}", lines[0])
         counts = "waiting 2  running 1  retrying 1  undelivered 1  parked 1  paused no  dead 2"
+        counts += f"  → streambatch dead list --namespace {namespace}"
         assert lines[1] == counts
         assert re.fullmatch(r"messages 5  oldest waiting \d.*  overdue 0.0 s  Runs/min 0", lines[2])
         rows = [line.split() for line in lines[4:]]

@@ -34,6 +34,23 @@ class Shop:
     bot = queue
 '''
 
+OPENS = '''
+"""A bot that runs when it is imported."""
+import asyncio
+from streambatch import BatchQueue
+
+async def answer(batch):
+    return "yes"
+
+queue = BatchQueue("memory://", runner=answer, log=False)
+
+async def main():
+    async with queue:
+        pass
+
+asyncio.run(main())
+'''
+
 
 class Worker:
     """A running worker; ``err`` and ``out`` are what it has said."""
@@ -70,6 +87,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     (tmp_path / "bot.py").write_text(BOT)
     (tmp_path / "broken.py").write_text("import bot_that_is_not_there")
     (tmp_path / "failing.py").write_text("raise RuntimeError('no token')")
+    (tmp_path / "opens.py").write_text(OPENS)
     started: list[Worker] = []
 
     async def begin(
@@ -103,6 +121,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         ("a b", "name a module and the queue in it, as in bot:queue"),
         ("broken:queue", "importing broken failed, see above"),
         ("failing", "importing failing failed, see above"),
+        ("opens", "importing opens already opened its queue: put asyncio.run(main()) under if __name__ == '__main__'"),
     ],
 )
 async def test_what_cannot_start_is_said_in_a_sentence(start: Start, target: str, words: str) -> None:

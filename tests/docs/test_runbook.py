@@ -74,6 +74,13 @@ def test_each_reason_of_explain_stands_in_the_runbook(fields: dict[str, str]) ->
     assert f"\n| `{found.state}` |" in STORY
 
 
+def test_one_failure_is_told_in_the_singular() -> None:
+    """And several in the plural."""
+    for tries, times, so_far in (("1", "1 time;", "(1 try so far)"), ("4", "4 times;", "(4 tries so far)")):
+        assert times in explain("t", _look({"length": "2", "due": "1030000", **BATCH, "run.attempts": tries})).reason
+        assert so_far in explain("t", _look({"outbox": "1002000", **REPLY, "run.tries": tries})).reason
+
+
 def _look(fields: dict[str, str]) -> dict[str, str]:
     return {"now": "1000000", "length": "0", "due": "", "outbox": "", "parked": "", "halted": "0", **fields}
 
@@ -151,7 +158,7 @@ async def test_no_password_or_a_wrong_port_is_said_in_a_sentence_of_the_runbook(
             async with BatchQueue(url, log=False):
                 pass
         assert listed(str(refused.value)), str(refused.value)
-    for url in ("redis://bot:secret@localhost:99999", "redis://bot:se/cret@host"):
+    for url in ("redis://bot:secret@localhost:99999", "redis://bot:se/cret@host", "redis:/bot:secret@host"):
         with pytest.raises(UsageError) as refused:
             async with BatchQueue(url, log=False):
                 pass
@@ -165,6 +172,7 @@ async def test_a_server_that_is_not_there_is_said_with_its_url_and_without_its_p
         async with BatchQueue(f"unix://bot:secret@{server.dir}/nobody.sock"):
             pass
     assert listed(str(away.value)), str(away.value)
+    assert str(away.value).endswith("; is it up, and is the URL right?")
     assert "secret" not in str(away.value)
 
 

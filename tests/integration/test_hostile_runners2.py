@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from streambatch import Batch, DeadLetter, Receipt, Retry, Retrying, RunCancelled, Warned, _keeper
+from streambatch import Batch, DeadLetter, Event, Receipt, Retry, Retrying, RunCancelled, Warned, _keeper
 from tests.integration.shop import Shop, opened, warnings
 from tests.integration.test_cancel import Singer, Stage, forever, nothing
 from tests.rig import Server, wait_for
@@ -44,10 +45,11 @@ async def test_after_the_loop_stood_still_nobody_is_said_to_swallow_anything(
 ) -> None:
     """Whoever reads "stuck" looks for code that swallows its cancellation; a frozen process has none."""
     monkeypatch.setattr(_keeper, "PATIENCE", 0.1)
+    monkeypatch.setattr(_keeper, "MINUTE", 0.0)
     shop = Shop()
 
     async def answer(batch: Batch, run: Any) -> str:
-        if batch.attempt == 1:
+        if batch.attempt == 1 and batch.text == "x":
             run.emit("so ")  # what is left of it is shown before the Run has ended, which takes a moment
             until = perf_counter() + 1.5
             while perf_counter() < until:
@@ -59,7 +61,27 @@ async def test_after_the_loop_stood_still_nobody_is_said_to_swallow_anything(
         reply = await (await queue.submit("t", "x")).reply(timeout=10)
         assert reply is not None
         assert reply.text == "in time"
+        await wait_for(lambda: not queue.health().running, "the end of the turn")
+        until = perf_counter() + 1.5
+        while perf_counter() < until:  # nothing is held: there is no lease that could end
+            pass
+        assert (await (await queue.submit("t", "y")).reply(timeout=10)) is not None
+    (message,) = warnings(shop, "blocked")
+    assert re.match(r"the event loop stood still for [123]\.\d s: ", message)
     assert not warnings(shop, "stuck")
+
+
+@pytest.mark.parametrize(
+    ("lease", "late", "told"), [(30.0, 14.9, False), (30.0, 15.1, True), (0.5, 0.9, False), (0.5, 1.1, True)]
+)
+def test_a_block_is_told_once_a_minute_and_only_if_it_is_long(lease: float, late: float, told: bool) -> None:
+    """Half of the lease, and a second at least: a busy machine with a short lease is no news."""
+    heard: list[Event] = []
+    keeper: Any = _keeper.Keeper(cast("Any", None), lease, heard.append)
+    for began, count in ((100.0, 1), (159.0, 1), (161.0, 2)):
+        keeper._planned = began
+        keeper._noticed(began + late)
+        assert len(heard) == (count if told else 0)
 
 
 async def test_an_end_that_fails_is_tried_again_later_and_not_at_once(server: Server, namespace: str) -> None:

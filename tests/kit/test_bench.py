@@ -285,6 +285,22 @@ async def test_an_assertion_that_fails_says_what_there_was(streambatch_bench: Be
             assert_replies(deliver, ["b"])
         with pytest.raises(AssertionError, match="there are 0"):
             await assert_dead_letters(queue, "anything")
+        lists: Any = [["a"]]
+        with pytest.raises(UsageError, match="a str each, not list"):
+            await assert_dead_letters(queue, lists)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "reason"), [(1, "1 attempt failed, with OSError"), (2, "2 attempts failed, the last")]
+)
+async def test_the_reason_of_a_dead_letter_counts_as_people_do(
+    streambatch_bench: Bench, attempts: int, reason: str
+) -> None:
+    runner = ScriptedRunner(then=OSError)
+    async with streambatch_bench.queue(runner=runner, max_attempts=attempts) as queue:
+        await queue.submit("t", "hi")
+        await settled(queue)
+        await assert_dead_letters(queue, reason)
 
 
 async def test_a_crashed_queue_has_no_runner_any_more(streambatch_bench: Bench) -> None:

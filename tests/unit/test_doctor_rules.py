@@ -55,6 +55,13 @@ CLUSTER = replace(
 WELL = [ONE, SENTINEL, CLUSTER, replace(ONE, secret=False, local=True)]
 
 
+def test_one_process_and_one_thread_are_told_in_the_singular() -> None:
+    """And several in the plural."""
+    few = replace(ONE, parts=(replace(PART, listeners=1, counts={**COUNTS, "due": "1", "outbox": "0"}),))
+    said = {finding.value for facts in (few, ONE) for finding in examine(facts) if finding.code == "processes"}
+    assert said == {"1 has its queue open, 1 thread waits", "2 have their queue open, 3 threads wait"}
+
+
 def info(**changes: str) -> Facts:
     return replace(ONE, nodes=(replace(NODE, info={**INFO, **changes}),))
 

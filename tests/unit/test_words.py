@@ -22,6 +22,7 @@ from streambatch._messages import (
     encode_reply,
     id_of,
 )
+from streambatch._run import FunctionRunner, runner_of
 from streambatch._settings import Replicas
 from streambatch._submit import Entry, Submission
 from streambatch.errors import StoreError, UsageError
@@ -189,3 +190,37 @@ def test_replicas_need_a_number(count: int) -> None:
     """D3 asks for at least one replica."""
     with pytest.raises(UsageError):
         Replicas(count)
+
+
+def _blocking(batch: Any) -> str:
+    return str(batch)
+
+
+class _Plain:
+    def run(self, batch: Any, run: Any) -> str:
+        return str((batch, run))
+
+
+class _Called(_Plain):
+    async def __call__(self, batch: Any) -> str:
+        return str(batch)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (_blocking, r"; a blocking one: await asyncio\.to_thread\(ask, batch\.text\)$"),
+        (_Plain(), r"^_Plain\.run is no async function; a blocking call: await asyncio\.to_thread"),
+        (_Plain, r"^_Plain\.run is no async function"),
+        (3, "not int$"),
+    ],
+)
+def test_what_is_no_runner_is_told_in_the_words_of_its_mistake(value: Any, words: str) -> None:
+    """The newcomer's first refusal says what to write."""
+    with pytest.raises(UsageError, match=words):
+        runner_of(value)
+
+
+def test_an_object_that_is_called_is_a_runner_whatever_else_it_has() -> None:
+    """A plain run() beside an async __call__ refuses nothing."""
+    assert isinstance(runner_of(_Called()), FunctionRunner)

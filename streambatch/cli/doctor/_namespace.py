@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from streambatch._explain import WAITING
 from streambatch._keys import LAYOUT
 from streambatch._settings import Settings
+from streambatch.cli._told import some
 from streambatch.cli.doctor._facts import Facts
 from streambatch.cli.doctor._finding import ERROR, NO_ANSWER, NOTE, OK, WARNING, Check, Seen, check, unseen
 
@@ -89,9 +90,9 @@ def processes(facts: Facts) -> Iterator[Seen]:
         yield unseen(NO_ANSWER if _silent(facts) else "nobody could be counted")
         return
     work = sum(part.count("due") + part.count("outbox") for part in facts.parts)
-    yield Seen(
-        OK if max(heard) else WARNING if work else NOTE, f"{max(heard)} have their queue open, {work} threads wait"
-    )
+    said = f"{max(heard)} {'has its' if max(heard) == 1 else 'have their'} queue open"
+    waits = f"{some(work, 'thread')} {'waits' if work == 1 else 'wait'}"
+    yield Seen(OK if max(heard) else WARNING if work else NOTE, f"{said}, {waits}")
 
 
 @check(
