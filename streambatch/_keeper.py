@@ -36,10 +36,8 @@ from .errors import LeaseLost, StoreError
 PATIENCE = 5.0
 SHORT = 1.0
 DEAF = 0.5
-STILL, MINUTE = (
-    1.0,
-    60.0,
-)  # seconds; less is a busy machine, however short a lease is, and one warning a minute is enough
+STILL = 1.0  # seconds; less is a busy machine, however short a lease is
+MINUTE = 60.0  # between two warnings
 BLOCKS = "look for time.sleep, requests or a synchronous client; await asyncio.to_thread(...)"
 
 
