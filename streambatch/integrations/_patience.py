@@ -2,20 +2,24 @@
 
 Theory of operation
 -------------------
-Many frameworks drop an update whose handler fails, and the platform never sends it again. So while the server is away
-the handler waits: each try of ``submit`` lasts up to ``submit_timeout``, and another one follows after a pause, with
-the same message id, so that a try whose outcome nobody knows stores nothing twice. Nothing is logged here: the queue
-tells that the server is away.
+Many frameworks drop an update whose handler fails, and the platform never sends it again. So while the server
+stores nothing the handler waits: each try of ``submit`` lasts up to ``submit_timeout``, and another one follows after a
+pause, with the same message id, so that a try whose outcome nobody knows stores nothing twice.
+
+What is waited for is what is about the server or the process: it is away, is at its maxmemory, refuses every call (no
+password, no right), or more waits than ``intake_limit``. What is about the message or its thread is the caller's. That
+the server is away the queue tells; that it is there and refuses is logged here, once for each message that waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
-from streambatch.errors import OutcomeUnknown, ServerAway
+from streambatch.errors import OutcomeUnknown, QueueFull, Refused, ServerAway
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,7 +27,10 @@ PAUSE = 1.0
 
 
 async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Submit a message; while the server is away, wait for it and submit again, for a framework that drops what fails.
+    """Submit a message; while the server stores nothing, wait and submit again, for a framework that drops what fails.
+
+    It waits while the server is away, at its maxmemory or refuses every call (which is logged: somebody must act), and
+    while ``intake_limit`` messages of this process wait.
 
     Args:
         submit: ``queue.submit``.
@@ -35,8 +42,9 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
         What *submit* returns: the receipt.
 
     Raises:
-        StreambatchError: what another try would not change: the message is refused (``QueueFull``, ``TooLarge``,
-            ``UsageError`` …), or the queue is closed. With ``durability=Replicas(n)`` it waits for the replicas, too.
+        StreambatchError: it is about this message or its thread (``TooLarge``, ``ThreadBusy``, ``QueueFull`` by
+            ``max_pending`` …), the call is wrong, or the queue is closed. With ``durability=Replicas(n)`` it waits for
+            the replicas, too.
 
     Example:
         >>> from streambatch import BatchQueue
@@ -51,15 +59,19 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
         >>> asyncio.run(main())
         'HI'
     """
-    given: Any = kwargs
+    given, told = cast("Any", kwargs), False
     while True:
         try:
             return await submit(*args, **kwargs)
         except OutcomeUnknown as error:
             if given.get("message_id") is None:
                 given["message_id"] = error.message_id
-        except ServerAway:
-            pass
+        except (ServerAway, QueueFull, Refused) as error:
+            if isinstance(error, QueueFull) and not error.passing:
+                raise
+            if not told and not isinstance(error, ServerAway):
+                told = True
+                logging.getLogger("streambatch").warning("a message waits until it can be stored: %s", error)
         await asyncio.sleep(PAUSE)
 
 
