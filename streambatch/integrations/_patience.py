@@ -78,7 +78,8 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
 async def until_stopped(*signals: int) -> None:
     """Wait until the process is asked to end, by SIGTERM or Ctrl-C: for a framework that does not do so itself.
 
-    From then on these signals do nothing more, so that what is running can be finished; ``drain_timeout`` bounds that.
+    What is running can then be finished; ``drain_timeout`` bounds that. A second signal does what it did before:
+    SIGTERM ends the program at once, Ctrl-C cancels what is under way, and once more ends it. Nothing stored is lost.
 
     Args:
         *signals: others than SIGTERM and SIGINT.
@@ -95,7 +96,13 @@ async def until_stopped(*signals: int) -> None:
         >>> asyncio.run(main())
         no further messages; the queue finishes what is running
     """
-    ended = asyncio.Event()
-    for number in signals or (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    before = {number: signal.getsignal(number) for number in signals or (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            loop.add_signal_handler(number, ended.set)
+        await ended.wait()
+    finally:
+        for number, handler in before.items():
+            if loop.remove_signal_handler(number) and handler is not None:  # None: it was not set from Python
+                signal.signal(number, handler)

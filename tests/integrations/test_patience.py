@@ -64,16 +64,29 @@ def test_a_server_that_refuses_every_message_is_waited_for_and_logged_once(caplo
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_wait_and_a_second_one_disturbs_nothing(number: signal.Signals) -> None:
-    """What runs after the first one, the end of a bot, is not cut short by the next."""
-    waiting = asyncio.create_task(until_stopped())
-    await asyncio.sleep(0)
-    assert not waiting.done()
+async def test_a_signal_ends_the_wait_and_a_second_one_does_what_it_did_before(number: signal.Signals) -> None:
+    """So a program whose end waits for a silent server can be ended."""
+    seen = list[int]()
+    before = signal.signal(number, lambda got, _: seen.append(got))
     try:
+        waiting = asyncio.create_task(until_stopped())
+        await asyncio.sleep(0)
+        assert not waiting.done()
         signal.raise_signal(number)
         await wait_for(waiting.done, "the end of the wait")
+        assert not seen
         signal.raise_signal(number)
-        await asyncio.sleep(0)
+        assert seen == [number]
     finally:
-        for used in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(used)
+        signal.signal(number, before)
+
+
+async def test_a_wait_that_is_cancelled_leaves_the_signals_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    waiting = asyncio.create_task(until_stopped())
+    await asyncio.sleep(0)
+    assert signal.getsignal(signal.SIGTERM) is not before
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert signal.getsignal(signal.SIGTERM) is before
