@@ -94,7 +94,7 @@ class Intake:
         for gate in self.gates:
             waiting += gate.size()
         if waiting >= self._limit:
-            raise QueueFull(f"{self._limit} messages of this process wait to be stored (intake_limit)")
+            raise QueueFull(f"{self._limit} messages of this process wait to be stored (intake_limit)", passing=True)
         self._made += 1
         done: asyncio.Future[Stored] = self._loop.create_future()
         gate = self.gates[self._store.keys.partition(entry.thread)]
@@ -276,7 +276,7 @@ class Gate:
             self._refusal = error
             return False
         if isinstance(error, Refused) and error.code == "OOM":
-            error = QueueFull("the server is at its maxmemory; nothing was stored")
+            error = QueueFull("the server is at its maxmemory; nothing was stored", passing=True)
         for waiting in self._flight:
             waiting.fail(self._unknown(waiting) if self._sent else error)
         return True

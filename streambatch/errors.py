@@ -50,7 +50,16 @@ class ThreadBusy(NotAccepted):
 
 
 class QueueFull(NotAccepted):
-    """The thread, the server or the intake of this process is full; nothing was stored."""
+    """The thread, the server or the intake of this process is full; nothing was stored.
+
+    Attributes:
+        passing: whether it is the server (at its maxmemory) or the intake, so that every message is refused until there
+            is room again; else it is this one thread.
+    """
+
+    def __init__(self, message: str | None = None, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class TooLarge(NotAccepted):

@@ -15,7 +15,7 @@ takes these, then nobody is there who would.
 Empty is also what a server is that has forgotten everything. So each look asks whether the namespace is there, and
 compares how much was ever received: what waited and is gone was not drained.
 
-While the server does not answer, or loads its data, it is asked again, until the timeout.
+While the server does not answer, or loads its data, it is asked again, until the timeout; also at the start.
 """
 
 from __future__ import annotations
@@ -107,14 +107,15 @@ async def _drain(where: Where, timeout: float, *, runs: bool, json: bool) -> int
 
 
 async def _entered(stack: AsyncExitStack, where: Where, until: float) -> Reach:
-    """The namespace, also of a server that still loads its data. Raises StreambatchError."""
+    """The namespace, also of a server that is away or still loads its data. Raises StreambatchError."""
+    voice = _Voice()
     while True:
         try:
             return await stack.enter_async_context(reached(where))
-        except Refused as loading:
-            if not loading.passing or time.monotonic() >= until:
+        except (Unreachable, Refused) as away:
+            if (isinstance(away, Refused) and not away.passing) or time.monotonic() >= until:
                 raise
-            say(str(loading))
+            voice.say(str(away), time.monotonic())
             await asyncio.sleep(min(1.0, max(0.0, until - time.monotonic())))
 
 
@@ -123,6 +124,20 @@ def _note(left: Left, *, runs: bool) -> str:
     if runs and left.stats.undelivered:
         return f"; {some(left.stats.undelivered, 'reply')} to deliver later"
     return "" if runs or left.stats.received else "; no message was ever stored in this namespace"
+
+
+class _Voice:
+    """Says on stderr what has changed, every so many seconds at most."""
+
+    def __init__(self) -> None:
+        self._told, self._told_at = "", 0.0
+
+    def say(self, text: str, now: float) -> None:
+        """Say it, unless it was said, or something else a moment ago."""
+        every = 1.0 if sys.stderr.isatty() else 10.0
+        if text != self._told and now - self._told_at >= every:
+            self._told, self._told_at = text, now
+            say(text)
 
 
 class _Watch:
@@ -139,7 +154,7 @@ class _Watch:
         self._runs = runs
         self._received = 0
         self._still: tuple[frozenset[str], float] | None = None  # what is about to begin, and since when nothing does
-        self._told, self._told_at = "", 0.0
+        self._voice = _Voice()
 
     async def wait(self, until: float) -> tuple[bool, Left | None, str]:
         """Whether it is empty, the last look, and why no further one makes sense.
@@ -159,7 +174,7 @@ class _Watch:
             now = time.monotonic()
             if now >= until:
                 return False, left, error
-            self._say(str(left) if left is not None else error, now)
+            self._voice.say(str(left) if left is not None else error, now)
             await asyncio.sleep(min(EVERY, max(0.0, until - now)))
 
     async def _tried(self) -> tuple[Left | None, str]:
@@ -178,12 +193,6 @@ class _Watch:
         elif self._still is None or self._still[0] != motion.coming:
             self._still = (motion.coming, now)
         return self._still is not None and now - self._still[1] >= PATIENCE
-
-    def _say(self, text: str, now: float) -> None:
-        every = 1.0 if sys.stderr.isatty() else 10.0
-        if text != self._told and now - self._told_at >= every:
-            self._told, self._told_at = text, now
-            say(text)
 
     async def _look(self) -> Left:
         desk, store = self._reach.desk, self._reach.store

@@ -142,7 +142,8 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         try:
             partitions = _number(where, await _layout(client, first))
         except Unreachable as error:
-            raise StoreError(f"{shown}: {_dotless(error)}; is it up, and is the URL right?") from None
+            question = "is it up, and is the URL right?"
+            raise Unreachable(f"{shown}: {_dotless(error)}; {question}", sent=error.sent) from None
         except Refused as error:
             raise Refused(f"{shown}: {_dotless(error)}; streambatch doctor says more", error.code) from None
         settings = Settings(partitions=partitions, dedup_window=LONGEST)

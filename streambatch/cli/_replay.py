@@ -36,6 +36,7 @@ USUAL = (2.0, 15.0)  # the defaults of Settings
 WIDE, HIGH = 60, 12
 LABELS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _KINDS = ((bool, "true or false"), (int | float, "a number"), (str, "a text"), (list, "a list"), (dict, "an object"))
+FARTHEST = 1e12  # seconds; whoever writes more means milliseconds or nothing
 BYTES = 1 << 62  # sizes are not recorded, so they close no window
 
 
@@ -125,6 +126,8 @@ def _line(line: bytes, where: str, *, split: bool) -> tuple[str, Came]:
         found: object = json.loads(line)
     except ValueError:
         raise UsageError(f"{where}: it is not JSON") from None
+    except RecursionError:
+        raise UsageError(f"{where}: it is nested too deeply") from None
     if not isinstance(found, dict):
         raise UsageError(f"{where}: a JSON object is needed, not {_kind(found)}")
     fields = cast("dict[str, object]", found)
@@ -147,8 +150,10 @@ def _seconds(fields: Mapping[str, object], where: str) -> float:
         raise UsageError(f"{where}: it needs seconds or at, and not both")
     value = fields.get("seconds", fields.get("at"))
     if "seconds" in fields:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise UsageError(f"{where}: seconds is a number, not {_kind(value)}")
+        if abs(value) > FARTHEST:
+            raise UsageError(f"{where}: seconds is too large, {FARTHEST:,.0f} is the most")
         return float(value)
     try:
         at = datetime.fromisoformat(value if isinstance(value, str) else "")

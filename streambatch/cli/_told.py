@@ -11,6 +11,7 @@ marks that turn the direction of writing) is shown escaped, see `plain`. A pipe 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -29,6 +30,7 @@ from streambatch.errors import StreambatchError
 
 OK, NOT_SO, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 _DANGEROUS = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_UNWRITTEN = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))  # what a full disk says
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
@@ -45,6 +47,12 @@ def code_of(act: Callable[[], int]) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough
         unheard(sys.stdout)
+    except OSError as error:
+        if error.errno not in _UNWRITTEN:
+            raise
+        unheard(sys.stdout)
+        say(f"streambatch: the output cannot be written: {error.strerror}")
+        return COULD_NOT
     return code
 
 

@@ -225,7 +225,7 @@ class PrometheusListener:
             task.cancel()
             await asyncio.wait([task])
             self._forget(_scope_of(queue))
-            self._set("process_ready", False)
+            self._left()
 
     # ── events ──
 
@@ -310,6 +310,7 @@ class PrometheusListener:
                 await self._look(queue)
             except QueueClosed:  # left before the watch: nothing is known of it any more
                 self._forget(_scope_of(queue))
+                self._left()
             except Exception as error:  # noqa: BLE001 - a bug of ours must not end the figures for good
                 logging.getLogger("streambatch").warning(
                     "metrics: a look at the queue failed: %s", type(error).__name__
@@ -355,6 +356,12 @@ class PrometheusListener:
         if scope:
             self._set("scope_parked", nan, scope)
             self._set("scope_runs", nan, scope)
+
+    def _left(self) -> None:
+        """This process does nothing any more, or nobody looks."""
+        for name in ("ready", "turns", "free", "intake"):
+            self._set(f"process_{name}", 0)
+        self._set("process_poll_age_seconds", nan)
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         self._made[name].labels(self.namespace, *labels).set(value)

@@ -2,20 +2,24 @@
 
 Theory of operation
 -------------------
-Many frameworks drop an update whose handler fails, and the platform never sends it again. So while the server is away
-the handler waits: each try of ``submit`` lasts up to ``submit_timeout``, and another one follows after a pause, with
-the same message id, so that a try whose outcome nobody knows stores nothing twice. Nothing is logged here: the queue
-tells that the server is away.
+Many frameworks drop an update whose handler fails, and the platform never sends it again. So while the server
+stores nothing the handler waits: each try of ``submit`` lasts up to ``submit_timeout``, and another one follows after a
+pause, with the same message id, so that a try whose outcome nobody knows stores nothing twice.
+
+What is waited for is what is about the server or the process: it is away, is at its maxmemory, refuses every call (no
+password, no right), or more waits than ``intake_limit``. What is about the message or its thread is the caller's. That
+the server is away the queue tells; that it is there and refuses is logged here, once for each message that waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
-from streambatch.errors import OutcomeUnknown, ServerAway
+from streambatch.errors import OutcomeUnknown, QueueFull, Refused, ServerAway
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,7 +27,10 @@ PAUSE = 1.0
 
 
 async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Submit a message; while the server is away, wait for it and submit again, for a framework that drops what fails.
+    """Submit a message; while the server stores nothing, wait and submit again, for a framework that drops what fails.
+
+    It waits while the server is away, at its maxmemory or refuses every call (which is logged: somebody must act), and
+    while ``intake_limit`` messages of this process wait.
 
     Args:
         submit: ``queue.submit``.
@@ -35,8 +42,9 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
         What *submit* returns: the receipt.
 
     Raises:
-        StreambatchError: what another try would not change: the message is refused (``QueueFull``, ``TooLarge``,
-            ``UsageError`` …), or the queue is closed. With ``durability=Replicas(n)`` it waits for the replicas, too.
+        StreambatchError: it is about this message or its thread (``TooLarge``, ``ThreadBusy``, ``QueueFull`` by
+            ``max_pending`` …), the call is wrong, or the queue is closed. With ``durability=Replicas(n)`` it waits for
+            the replicas, too.
 
     Example:
         >>> from streambatch import BatchQueue
@@ -51,22 +59,27 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
         >>> asyncio.run(main())
         'HI'
     """
-    given: Any = kwargs
+    given, told = cast("Any", kwargs), False
     while True:
         try:
             return await submit(*args, **kwargs)
         except OutcomeUnknown as error:
             if given.get("message_id") is None:
                 given["message_id"] = error.message_id
-        except ServerAway:
-            pass
+        except (ServerAway, QueueFull, Refused) as error:
+            if isinstance(error, QueueFull) and not error.passing:
+                raise
+            if not told and not isinstance(error, ServerAway):
+                told = True
+                logging.getLogger("streambatch").warning("a message waits until it can be stored: %s", error)
         await asyncio.sleep(PAUSE)
 
 
 async def until_stopped(*signals: int) -> None:
     """Wait until the process is asked to end, by SIGTERM or Ctrl-C: for a framework that does not do so itself.
 
-    From then on these signals do nothing more, so that what is running can be finished; ``drain_timeout`` bounds that.
+    What is running can then be finished; ``drain_timeout`` bounds that. A second signal does what it did before:
+    SIGTERM ends the program at once, Ctrl-C cancels what is under way, and once more ends it. Nothing stored is lost.
 
     Args:
         *signals: others than SIGTERM and SIGINT.
@@ -83,7 +96,13 @@ async def until_stopped(*signals: int) -> None:
         >>> asyncio.run(main())
         no further messages; the queue finishes what is running
     """
-    ended = asyncio.Event()
-    for number in signals or (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    before = {number: signal.getsignal(number) for number in signals or (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            loop.add_signal_handler(number, ended.set)
+        await ended.wait()
+    finally:
+        for number, handler in before.items():
+            if loop.remove_signal_handler(number) and handler is not None:  # None: it was not set from Python
+                signal.signal(number, handler)

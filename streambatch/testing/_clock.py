@@ -16,7 +16,9 @@ Time goes in whole milliseconds, because a server's does: else the loop would as
 told to come again. A timer is never early, and less than a millisecond late.
 
 What can go wrong: a test may wait for something that never happens. Then time would run for ever, with every poll of
-the queue in it, so after *limit* seconds without a word from the test the loop is stopped with a TimeoutError.
+the queue in it, so after *limit* seconds without a word from the test the loop is stopped with a TimeoutError. Without
+any timer (no queue is open) no time can pass; then only something from outside can go on, a socket, a thread or another
+process, and if that stays away for `SILENCE` real seconds, the loop is stopped in the same way.
 Loops that are not asyncio's own (uvloop) cannot be held, and say so.
 """
 
@@ -36,6 +38,7 @@ from streambatch.errors import UsageError
 
 DAWN = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
+SILENCE = 10.0  # real seconds
 _LIBRARIES = {"streambatch", "asyncio", "site-packages"}  # parts of paths whose code is not the test's
 
 
@@ -50,6 +53,7 @@ class Clock:
         start: the moment at which it begins, with a time zone. Defaults to noon of 2030-01-01 UTC, so that every run
             of a test sees the same times.
         limit: seconds that may pass while the test only waits; then the loop ends with TimeoutError. Defaults to 1 h.
+            Where nothing has a timer, ten real seconds without an event count as that.
         patience: real seconds for which nothing must happen before time moves: for bots under test that speak to
             another process or use threads of anyio. Defaults to 0.
 
@@ -210,7 +214,9 @@ class Clock:
             self._idle = _told(self._idle)
             return []
         if timeout is None:  # there is no timer: only something from outside can end this
-            return select(None)
+            if events := select(max(SILENCE, self.patience)):
+                return events
+            raise self._stuck(f"{max(SILENCE, self.patience):g} real seconds, without a timer that could end it")
         self._jump(max(1, math.ceil(timeout * 1000 - 1e-3)))
         return []
 
@@ -222,11 +228,14 @@ class Clock:
         self._steps = _told(self._steps)
         if self._waited > self.limit * 1000:
             self._waited = 0
-            places = "; ".join(_places(self._loop)) or "nowhere in particular"
-            raise TimeoutError(
-                f"the test waits for something that did not happen in {self.limit:g} s of its clock, at {places}"
-                " (a Run that is held? a thread that is paused? see Clock(limit=…))"
-            )
+            raise self._stuck(f"{self.limit:g} s of its clock")
+
+    def _stuck(self, span: str) -> TimeoutError:
+        places = "; ".join(_places(self._loop)) or "nowhere in particular"
+        return TimeoutError(
+            f"the test waits for something that did not happen in {span}, at {places}"
+            " (a Run that is held? a thread that is paused? no queue that is open? see Clock(limit=…))"
+        )
 
 
 class _Selector:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from streambatch._keys import Keys
 from streambatch._scripts import Wire
 from streambatch._store import TRIES
 from streambatch.cli import _drain
-from streambatch.errors import Refused
+from streambatch.cli._reach import Reach, Where, reached
+from streambatch.errors import Refused, Unreachable
 from tests.cli.stage import Runner, Stage, staged
 from tests.cli.tools import finish, quick
 from tests.conftest import StartServer
@@ -133,6 +137,46 @@ async def test_a_server_that_stays_away_is_exit_code_2(start_server: StartServer
     assert f"namespace {namespace}, unix://***@" in err.splitlines()[-1]
     assert "the server does not answer" in err.splitlines()[-1]
     assert "bot-secret" not in err
+
+
+@pytest.mark.standalone("killed, frozen and restarted as one server")
+async def test_a_server_that_is_away_at_the_start_is_waited_for(
+    start_server: StartServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server(aof="always")
+    server.keep_rights()
+    async with BatchQueue(server.url, namespace=namespace, log=False):
+        pass
+    server.kill9()
+    refused = threading.Event()
+
+    @asynccontextmanager
+    async def watched(where: Where) -> AsyncGenerator[Reach]:
+        try:
+            async with reached(where) as reach:
+                yield reach
+        except Unreachable:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(_drain, "reached", watched)
+    waiting = asyncio.create_task(quick("drain", "--namespace", namespace, STREAMBATCH_URL=server.url))
+    await wait_for(lambda: refused.is_set() or waiting.done(), "a look at nobody")
+    server.restart()
+    code, out, err = await waiting
+    assert (code, out.startswith("drained, after")) == (0, True), err
+    assert "the server does not answer" in err
+
+
+@pytest.mark.standalone("killed, frozen and restarted as one server")
+async def test_a_server_that_is_away_from_the_start_to_the_timeout_is_exit_code_2(
+    start_server: StartServer, namespace: str
+) -> None:
+    server = start_server()
+    server.kill9()
+    code, out, err = await quick("drain", "--timeout", "0.1", "--namespace", namespace, STREAMBATCH_URL=server.url)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith("is it up, and is the URL right?")
 
 
 async def looked(admin: Any) -> None:

@@ -309,6 +309,9 @@ def value_of(registry: CollectorRegistry, namespace: str, name: str) -> float:
     return found
 
 
+PROCESS = ("ready", "turns", "free", "intake")
+
+
 def watching() -> list[asyncio.Task[Any]]:
     """The tasks of watches."""
     return [task for task in asyncio.all_tasks() if task.get_name() == "streambatch metrics"]
@@ -322,9 +325,12 @@ async def test_a_watch_ends_with_its_block(stage: Stage, registry: CollectorRegi
         assert len(watching()) == 1
         assert value_of(registry, stage.namespace, "queue_messages") == 0
         assert value_of(registry, stage.namespace, "process_ready") == 1
+        for name in ("turns", "free", "intake"):
+            metrics._set(f"process_{name}", 3)  # as a busy process has it  # pyright: ignore[reportPrivateUsage]
     assert not watching()
     assert math.isnan(value_of(registry, stage.namespace, "queue_messages"))
-    assert value_of(registry, stage.namespace, "process_ready") == 0
+    assert [value_of(registry, stage.namespace, f"process_{name}") for name in PROCESS] == [0, 0, 0, 0]
+    assert math.isnan(value_of(registry, stage.namespace, "process_poll_age_seconds"))
     assert queue.health().ready
 
 
@@ -337,6 +343,7 @@ async def test_a_watch_outlives_its_queue(stage: Stage, registry: CollectorRegis
         assert value_of(registry, stage.namespace, "queue_paused") == 0
         await queue.__aexit__(None, None, None)
         await wait_for(lambda: math.isnan(value_of(registry, stage.namespace, "queue_paused")), "no figures")
+        await wait_for(lambda: value_of(registry, stage.namespace, "process_free") == 0, "nothing under way")
         assert value_of(registry, stage.namespace, "process_ready") == 0
 
 

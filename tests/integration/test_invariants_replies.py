@@ -168,8 +168,9 @@ async def test_i16_not_accepted_means_that_nothing_is_stored(server: Server, nam
         assert not await queue.pending("t")
         await queue.submit("t", "a")
         await queue.submit("t", "b")
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFull) as full:
             await queue.submit("t", "c")
+        assert not full.value.passing
         assert [message.text for message in await queue.pending("t")] == ["a", "b"]
     with pytest.raises(QueueClosed):
         await queue.submit("t", "too late")

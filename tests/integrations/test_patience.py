@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from streambatch import OutcomeUnknown, QueueFull, ServerAway
+from streambatch import OutcomeUnknown, QueueFull, ServerAway, TooLarge
+from streambatch.errors import Refused
 from streambatch.integrations import until_stopped, until_stored
 from tests.rig.leap import leaping
 from tests.rig.moments import wait_for
@@ -28,7 +29,7 @@ def submitted(*outcomes: Exception | str, message_id: str | None = None) -> tupl
     async def main() -> tuple[float, object]:
         try:
             found: object = await until_stored(submit, "t", "hi", message_id=message_id)
-        except QueueFull as error:
+        except (QueueFull, TooLarge, Refused) as error:
             found = error
         return asyncio.get_running_loop().time(), found
 
@@ -49,21 +50,43 @@ def test_a_message_without_an_id_keeps_the_name_it_got() -> None:
 
 
 def test_what_is_refused_for_good_is_told_at_once() -> None:
-    given, took, found = submitted(QueueFull())
-    assert (len(given), took, type(found)) == (1, 0.0, QueueFull)
+    for error in (QueueFull(), TooLarge()):
+        given, took, found = submitted(error)
+        assert (len(given), took, found) == (1, 0.0, error)
+
+
+def test_a_server_that_refuses_every_message_is_waited_for_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    full = QueueFull("the server is at its maxmemory", passing=True)
+    given, took, found = submitted(full, full, Refused("no password", "NOAUTH"), "the receipt", message_id="7")
+    assert given == [("t", "hi", "7")] * 4
+    assert (took, found) == (3.0, "the receipt")
+    assert caplog.messages == ["a message waits until it can be stored: the server is at its maxmemory"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_wait_and_a_second_one_disturbs_nothing(number: signal.Signals) -> None:
-    """What runs after the first one, the end of a bot, is not cut short by the next."""
-    waiting = asyncio.create_task(until_stopped())
-    await asyncio.sleep(0)
-    assert not waiting.done()
+async def test_a_signal_ends_the_wait_and_a_second_one_does_what_it_did_before(number: signal.Signals) -> None:
+    """So a program whose end waits for a silent server can be ended."""
+    seen = list[int]()
+    before = signal.signal(number, lambda got, _: seen.append(got))
     try:
+        waiting = asyncio.create_task(until_stopped())
+        await asyncio.sleep(0)
+        assert not waiting.done()
         signal.raise_signal(number)
         await wait_for(waiting.done, "the end of the wait")
+        assert not seen
         signal.raise_signal(number)
-        await asyncio.sleep(0)
+        assert seen == [number]
     finally:
-        for used in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(used)
+        signal.signal(number, before)
+
+
+async def test_a_wait_that_is_cancelled_leaves_the_signals_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    waiting = asyncio.create_task(until_stopped())
+    await asyncio.sleep(0)
+    assert signal.getsignal(signal.SIGTERM) is not before
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -139,6 +139,21 @@ def test_a_test_that_waits_for_nothing_ends_and_says_so() -> None:
     assert f"test_clock.py:{source.index('        await asyncio.Event().wait()  # here') + 1};" in str(caught.value)
 
 
+def test_a_test_that_waits_while_nothing_has_a_timer_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue is open, so there is no poll that would let time pass."""
+    monkeypatch.setattr("streambatch.testing._clock.SILENCE", 0.05)
+
+    async def never() -> None:
+        await clock.idle()
+        await asyncio.Future[None]()  # without a timer
+
+    with Clock() as clock, pytest.raises(TimeoutError, match=r"did not happen in 0\.05 real seconds") as caught:
+        asyncio.run(never())
+    source = Path(__file__).read_text(encoding="utf-8").splitlines()
+    line = source.index("        await asyncio.Future[None]()  # without a timer") + 1
+    assert f"test_clock.py:{line} (" in str(caught.value)
+
+
 async def test_advancing_for_a_day_is_no_such_wait() -> None:
     with Clock(limit=60) as clock:
         await clock.advance(86_400)
