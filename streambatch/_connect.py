@@ -32,7 +32,7 @@ from ._keys import Keys
 from ._scripts import Wire
 from ._settings import Replicas, Settings
 from ._topology import Client, Cluster, at, close, cluster_of, query_of, sentinel_of, spread
-from .errors import Refused, StoreError, UsageError
+from .errors import Refused, StoreError, Unreachable, UsageError
 
 _SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss", "unix": "unix"}
 _SEVERAL = ("sentinel", "cluster")
@@ -125,6 +125,11 @@ def _several(scheme: str, url: str, common: dict[str, Any]) -> Client:
         raise UsageError(f"{masked(url)!r}: {error}") from None
     except (ValueError, TypeError) as error:
         raise UsageError(_unusable(url, error)) from None
+
+
+def unreached(error: Unreachable) -> str:
+    """What to ask oneself when a server does not answer at the first call."""
+    return f"{str(error).rstrip('.')}; is it up, and is the URL right?"
 
 
 def _unusable(url: str, error: Exception) -> str:

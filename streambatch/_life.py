@@ -26,7 +26,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from ._around import Around
-from ._connect import START, attempt_closed, check, client_of, masked, scheme_of
+from ._connect import START, attempt_closed, check, client_of, masked, scheme_of, unreached
 from ._desk import Desk
 from ._due import LONGEST, Slots
 from ._echo import Echo
@@ -123,9 +123,8 @@ class Life:
         except BaseException as error:
             await to_the_end(opened._close())
             if isinstance(error, StoreError) and isinstance(target, str):
-                hint = "; is it up, and is the URL right?" if isinstance(error, Unreachable) else ""
-                said = str(error).rstrip(".") if hint else error
-                raise StoreError(f"{masked(target)}: {said}{hint}") from None
+                said = unreached(error) if isinstance(error, Unreachable) else error
+                raise StoreError(f"{masked(target)}: {said}") from None
             raise
         opened._task = asyncio.create_task(opened._main(), name="streambatch")
         with _door:

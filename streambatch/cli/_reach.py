@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from streambatch._connect import START, attempt_closed, client_of, masked, scheme_of
+from streambatch._connect import START, attempt_closed, client_of, masked, scheme_of, unreached
 from streambatch._desk import Desk
 from streambatch._events import Event
 from streambatch._keys import LAYOUT, Keys
@@ -142,8 +142,7 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         try:
             partitions = _number(where, await _layout(client, first))
         except Unreachable as error:
-            question = "is it up, and is the URL right?"
-            raise Unreachable(f"{shown}: {_dotless(error)}; {question}", sent=error.sent) from None
+            raise Unreachable(f"{shown}: {unreached(error)}", sent=error.sent) from None
         except Refused as error:
             raise Refused(f"{shown}: {_dotless(error)}; streambatch doctor says more", error.code) from None
         settings = Settings(partitions=partitions, dedup_window=LONGEST)

@@ -41,16 +41,21 @@ async def asked(server: Server, stage: Stage, waiting: asyncio.Task[Any]) -> Non
     )
 
 
+async def waited_for_a_run(server: Server, stage: Stage) -> dict[str, Any]:
+    """What drain says in the end, having waited while a Run was under way."""
+    await stage.say("slow")
+    await stage.runner.running.wait()
+    waiting = asyncio.create_task(told(stage))
+    await asked(server, stage, waiting)
+    assert not waiting.done()
+    stage.runner.let_go.set()
+    return await waiting
+
+
 async def test_it_ends_when_nothing_waits_runs_or_is_delivered(server: Server, namespace: str) -> None:
     async with staged(server.url, namespace) as stage:
         assert (await told(stage))["drained"]
-        await stage.say("slow")
-        await stage.runner.running.wait()
-        waiting = asyncio.create_task(told(stage))
-        await asked(server, stage, waiting)
-        assert not waiting.done()
-        stage.runner.let_go.set()
-        found = await waiting
+        found = await waited_for_a_run(server, stage)
         assert (found["drained"], found["why"], found["left"]["due"]) == (True, "", 0)
 
 
@@ -240,13 +245,7 @@ async def test_runs_is_refused_while_a_partition_goes_on(server: Server, namespa
         server.admin().hset(keys.of((keys.partition("slow") + 1) % 3, "meta"), "paused", "1")
         code, _, err = await quick("drain", "--runs", "--namespace", namespace, **stage.here)
         assert (code, "only 1 of its 3 partitions are, so new Runs begin" in err) == (2, True), err
-        await stage.say("slow")
-        await stage.runner.running.wait()
-        waiting = asyncio.create_task(told(stage))
-        await asked(server, stage, waiting)
-        assert not waiting.done()
-        stage.runner.let_go.set()
-        assert (await waiting)["drained"]
+        assert (await waited_for_a_run(server, stage))["drained"]
 
 
 async def test_runs_waits_for_a_reply_between_its_run_and_its_delivery(server: Server, namespace: str) -> None:
