@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Any, NoReturn, Self, Unpack, cast
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -27,11 +27,12 @@ from streambatch._connect import masked
 from streambatch._events import Event
 from streambatch._explain import Stats
 from streambatch._ports import Answering, Codec, Deliver
-from streambatch._settings import Options, Settings
+from streambatch._settings import Options, Seconds, Settings
 from streambatch.errors import UsageError
 from streambatch.queue import BatchQueue
 
 from ._clock import DAWN, HOUR, Clock
+from ._given import span
 from ._memory import Pool, forget
 
 _dead: WeakSet[BatchQueue] = WeakSet()
@@ -66,7 +67,7 @@ class Bench:
         ...     asyncio.run(test())
     """
 
-    def __init__(self, start: datetime = DAWN, *, limit: float = HOUR, patience: float = 0.0) -> None:
+    def __init__(self, start: datetime = DAWN, *, limit: Seconds = HOUR, patience: Seconds = 0.0) -> None:
         self.clock: Clock = Clock(start, limit=limit, patience=patience)
         self._name = uuid4().hex
         self.url: str = f"memory://{self._name}"
@@ -94,14 +95,14 @@ class Bench:
             if made not in _dead:
                 self.events.append(event)
 
-        made = BatchQueue(
+        made = _Queue(
             self.url, runner=runner, deliver=deliver, namespace=namespace, settings=settings,
             listeners=(*listeners, heard), log=log, codec=codec, **overrides,
         )  # fmt: skip
         return made
 
-    async def advance(self, seconds: float) -> None:
-        """Let *seconds* pass, and everything happen that is due in them; see `Clock.advance`."""
+    async def advance(self, seconds: Seconds) -> None:
+        """Let *seconds* (or a timedelta) pass, and everything happen that is due in them; see `Clock.advance`."""
         await self.clock.advance(seconds)
 
     def seen(self, kind: type[Event]) -> list[Event]:
@@ -109,20 +110,31 @@ class Bench:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def settled(queue: BatchQueue, *, within: float = HOUR) -> Stats:
+class _Queue(BatchQueue):
+    """A queue that says what to do where Python says only what it is not."""
+
+    def __enter__(self) -> NoReturn:
+        raise UsageError("a queue is opened by `async with`, in an async test or in what asyncio.run(…) runs")
+
+    def __exit__(self, *_: object) -> None:
+        """There is none to leave; Python looks for both before it calls the other."""
+
+
+async def settled(queue: BatchQueue, *, within: Seconds = HOUR) -> Stats:
     """Return when nothing is to happen any more in the namespace of *queue*: no window, Run, retry or delivery.
 
     Time goes on as far as it must, by the test's clock if one is on. What is paused stays paused and is not waited for.
 
     Args:
         queue: an open queue, of any process.
-        within: seconds that it may take, of the clock if one is on.
+        within: seconds (or a timedelta) that it may take, of the clock if one is on. Defaults to 1 h.
 
     Returns:
         The counts of the server at that moment.
 
     Raises:
         AssertionError: something is still to happen after that time; says what.
+        UsageError: *within* is no such time.
 
     Example:
         >>> async def test() -> float:
@@ -134,6 +146,7 @@ async def settled(queue: BatchQueue, *, within: float = HOUR) -> Stats:
         ...     asyncio.run(test())
         7.0
     """
+    most = span("settled(within=…)", within)
     clock, passed = Clock.current(), 0.0
     while True:
         if clock is not None:
@@ -141,8 +154,8 @@ async def settled(queue: BatchQueue, *, within: float = HOUR) -> Stats:
         stats = await queue.stats()
         if not stats.undelivered and (not stats.due or (stats.paused and not await _runs(queue))):
             return stats
-        if passed >= within:
-            raise AssertionError(f"after {within:g} s there is still something to do: {await left(queue, stats)}")
+        if passed >= most:
+            raise AssertionError(f"after {most:g} s there is still something to do: {await left(queue, stats)}")
         if clock is not None:
             passed += await clock.step()
         else:

@@ -27,14 +27,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast
 
+from streambatch._settings import Seconds
 from streambatch.errors import UsageError
+
+from ._given import here, moment, running, span
 
 DAWN = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
@@ -52,13 +54,14 @@ class Clock:
     Args:
         start: the moment at which it begins, with a time zone. Defaults to noon of 2030-01-01 UTC, so that every run
             of a test sees the same times.
-        limit: seconds that may pass while the test only waits; then the loop ends with TimeoutError. Defaults to 1 h.
-            Where nothing has a timer, ten real seconds without an event count as that.
+        limit: seconds (or a timedelta) that may pass while the test only waits; then the loop ends with TimeoutError.
+            Defaults to 1 h; ``math.inf`` for no end. Where nothing has a timer, ten real seconds without an event
+            count as that.
         patience: real seconds for which nothing must happen before time moves: for bots under test that speak to
-            another process or use threads of anyio. Defaults to 0.
+            another process or use threads of anyio. Defaults to 0, at most an hour.
 
     Raises:
-        UsageError: another clock is on, or the loop is not asyncio's own.
+        UsageError: something given is wrong, another clock is on, or the loop is not asyncio's own.
 
     Example:
         >>> async def nap():
@@ -71,12 +74,10 @@ class Clock:
 
     _on: ClassVar[Clock | None] = None
 
-    def __init__(self, start: datetime = DAWN, *, limit: float = HOUR, patience: float = 0.0) -> None:
-        if start.tzinfo is None:
-            raise UsageError("a clock starts at an aware datetime (with a time zone)")
-        self.start: datetime = start.replace(microsecond=start.microsecond // 1000 * 1000)
-        self.limit = limit
-        self.patience = patience
+    def __init__(self, start: datetime = DAWN, *, limit: Seconds = HOUR, patience: Seconds = 0.0) -> None:
+        self.start: datetime = moment("start", start)
+        self.limit: float = span("limit", limit, 0.001, math.inf)
+        self.patience: float = span("patience", patience, 0.0, HOUR)
         self._ms = 0
         self._waited = 0
         self._loop: Any = None
@@ -113,7 +114,7 @@ class Clock:
         self._traveller = self._travel.start()
         Clock._on = self
         try:
-            with suppress(RuntimeError):  # there is no loop yet
+            if here() is not None:  # else the first that uses it says which
                 self.hold()
         except UsageError:
             self.__exit__(None, None, None)
@@ -127,11 +128,12 @@ class Clock:
 
     # ── what a test does ──
 
-    async def advance(self, seconds: float | timedelta) -> None:
-        """Let *seconds* pass, and everything happen that is due in them, also at their very end."""
-        wait = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-        if wait < 0:
-            raise UsageError("time does not go back")
+    async def advance(self, seconds: Seconds) -> None:
+        """Let *seconds* (or a timedelta) pass, and everything happen that is due in them, also at their very end.
+
+        Raises UsageError if it is no such time: time does not go back, and it has an end, which is ten years.
+        """
+        wait = span("advance(seconds)", seconds, hint="; time goes neither back nor on for ever")
         self.hold()
         until = self._ms + math.ceil(round(wait * 1000, 6))
         await self.idle()
@@ -163,14 +165,14 @@ class Clock:
     def hold(self) -> None:
         """Take hold of the running loop, unless it is held already. Raises UsageError."""
         self._waited = 0
-        running = asyncio.get_running_loop()
-        if running is self._loop:
+        found = running()
+        if found is self._loop:
             return
         if Clock._on is not self:
             raise UsageError("this clock is not on: use it in a with statement")
-        if not isinstance(running, asyncio.BaseEventLoop):
-            raise UsageError(f"a clock holds asyncio's own event loops, not one of {type(running).__module__}")
-        loop: Any = running
+        if not isinstance(found, asyncio.BaseEventLoop):
+            raise UsageError(f"a clock holds asyncio's own event loops, not one of {type(found).__module__}")
+        loop: Any = found
         self._release()
         self._loop, self._base = loop, loop.time() - self._ms / 1000
         self._jobs, self._resolution = 0, loop._clock_resolution

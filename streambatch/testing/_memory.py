@@ -36,6 +36,7 @@ from redis.exceptions import TimeoutError as TooLate
 from streambatch.errors import UsageError
 
 from ._clock import Clock
+from ._given import running
 
 try:
     from fakeredis import FakeServer
@@ -235,7 +236,8 @@ class Place:
         return _named[self.name]
 
     def pool(self) -> Pool:
-        """The connections of one more queue; a clock that is on takes hold of its loop."""
+        """The connections of one more queue; a clock that is on takes hold of its loop, and there must be one."""
+        running()
         if clock := Clock.current():
             clock.hold()
         return Pool(self.server)

@@ -17,7 +17,10 @@ from typing import Any, cast
 
 from streambatch._messages import Answer, Batch, Reply
 from streambatch._ports import Run
+from streambatch._settings import Seconds
 from streambatch.errors import UsageError
+
+from ._given import ordinal, span
 
 Answers = str | Answer | None
 Error = BaseException | type[BaseException]
@@ -65,15 +68,19 @@ class Lasts:
     """A Run that takes a while.
 
     Args:
-        seconds: how long.
+        seconds: how long, or a timedelta.
         step: what it does then.
+
+    Raises:
+        UsageError: *seconds* is no such time; `Held` is a Run without an end.
 
     Example:
         >>> slow = ScriptedRunner(Lasts(60, "the answer"), Lasts(601))  # the second runs into run_timeout
     """
 
-    def __init__(self, seconds: float, step: Step = echo) -> None:
-        self._seconds, self._step = seconds, step
+    def __init__(self, seconds: Seconds, step: Step = echo) -> None:
+        self._seconds = span("Lasts(seconds)", seconds, hint="; Held() stands still until the test lets it go")
+        self._step = step
 
     async def __call__(self, *_: object) -> Step:
         await asyncio.sleep(self._seconds)
@@ -85,15 +92,21 @@ class Says:
 
     Args:
         pieces: of text.
-        every: seconds before each piece.
+        every: seconds (or a timedelta) before each piece.
         then: what it does afterwards instead of returning the text; an error, for a stream that breaks off.
+
+    Raises:
+        UsageError: a piece is no str, or *every* is no such time.
 
     Example:
         >>> cut = ScriptedRunner(Says("We ", "op", every=0.5, then=ConnectionError()), Says("We ", "open."))
     """
 
-    def __init__(self, *pieces: str, every: float = 0.0, then: Step = None) -> None:
-        self._pieces, self._every = pieces, every
+    def __init__(self, *pieces: str, every: Seconds = 0.0, then: Step = None) -> None:
+        for piece in cast("tuple[object, ...]", pieces):
+            if not isinstance(piece, str):
+                raise UsageError(f"Says('a piece', …, every=0.5): a piece is a str, not {type(piece).__name__}")
+        self._pieces, self._every = pieces, span("Says(every=…)", every)
         self._then: Step = "".join(pieces) if then is None else then
 
     async def __call__(self, _: Batch, run: Run) -> Step:
@@ -147,7 +160,7 @@ class ScriptedRunner:
             self.batches[number] = run.batch
 
     async def began(self, count: int = 1) -> Batch:
-        """Return the batch of the Run with this number, from 1, when it has begun."""
+        """Return the batch of the Run with this number, from 1, when it has begun. Raises UsageError below 1."""
         await self._script.taken(count)
         return self.batches[count - 1]
 
@@ -191,7 +204,7 @@ class ScriptedDeliver:
         return [reply.text for reply in self.replies if thread is None or reply.thread == str(thread)]
 
     async def began(self, count: int = 1) -> Reply:
-        """Return the reply of the call with this number, from 1, when it has begun."""
+        """Return the reply of the call with this number, from 1, when it has begun. Raises UsageError below 1."""
         await self._script.taken(count)
         return self.tries[count - 1]
 
@@ -222,7 +235,7 @@ class Script:
 
     async def taken(self, count: int) -> None:
         """Return when so many steps have begun."""
-        if self._taken < count:
+        if self._taken < ordinal("began(count)", count):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((count, future))
             await future

@@ -1,11 +1,13 @@
 """The pytest plugin: fixtures for tests of a bot. Imported in every run of pytest, so it imports nothing of ours.
 
 The fixtures are not async, so they fit pytest-asyncio in any mode, anyio, and whatever runs a coroutine: the clock
-takes hold of the loop of the test when the first queue is opened in it.
+takes hold of the loop of the test when the first queue is opened in it. A test that trio runs has no such loop, and is
+told before it begins.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def streambatch_bench() -> Iterator[Bench]:
+def streambatch_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A server in memory, a clock, and queues for one test; gone at its end."""
     from ._bench import Bench
 
+    if _on_trio(request):
+        from ._given import NO_LOOP
+
+        pytest.fail(NO_LOOP, pytrace=False)
     with Bench() as bench:
         yield bench
 
@@ -37,3 +43,15 @@ def streambatch_clock(streambatch_bench: Bench) -> Clock:
 def streambatch_queue(streambatch_bench: Bench) -> Callable[..., BatchQueue]:
     """Makes queues on one server in memory, each for an ``async with``: `Bench.queue`."""
     return streambatch_bench.queue
+
+
+def _on_trio(request: pytest.FixtureRequest) -> bool:
+    """Whether trio is to run the test: pytest-trio does so by a mark, anyio's plugin by what a fixture says."""
+    if not inspect.iscoroutinefunction(getattr(request, "function", None)):
+        return False
+    if request.node.get_closest_marker("trio") is not None:
+        return True
+    if "anyio_backend" not in request.fixturenames:
+        return False
+    backend: object = request.getfixturevalue("anyio_backend")
+    return backend == "trio" or (isinstance(backend, tuple) and backend[:1] == ("trio",))

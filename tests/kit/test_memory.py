@@ -122,7 +122,7 @@ def test_tools_that_look_from_outside_say_that_they_cannot(verb: str) -> None:
     [
         ("fakeredis", "from streambatch import BatchQueue; BatchQueue('memory://')"),
         ("fakeredis", "from streambatch.testing import Bench"),
-        ("fakeredis", "from streambatch.testing import plugin; next(plugin.streambatch_bench.__wrapped__())"),
+        ("fakeredis", "from streambatch.testing import plugin; next(plugin.streambatch_bench.__wrapped__(None))"),
         ("time_machine", "from streambatch.testing import Clock; Clock().__enter__()"),
     ],
 )

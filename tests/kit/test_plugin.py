@@ -12,12 +12,14 @@ import tomllib
 import unittest
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import streambatch
-from streambatch import testing
-from streambatch.testing import Bench, ScriptedDeliver, ScriptedRunner, assert_replies
+from streambatch import BatchQueue, UsageError, testing
+from streambatch.testing import Bench, Clock, ScriptedDeliver, ScriptedRunner, assert_replies
+from streambatch.testing._given import NO_LOOP
 from tests.rig.process import ROOT
 
 ENTRY = "streambatch.testing.plugin"
@@ -107,6 +109,51 @@ class InUnittest(unittest.IsolatedAsyncioTestCase):
                 await queue.submit("t", "hi")
                 await bench.advance(2)
         assert_replies(deliver, ["a"])
+
+
+ON_TRIO = """
+import pytest
+from streambatch.testing import ScriptedRunner
+
+BACKEND
+
+@pytest.mark.anyio
+async def test_with_anyio(streambatch_queue):
+    raise AssertionError("it must not begin")
+
+@pytest.mark.trio
+async def test_with_pytest_trio(streambatch_clock):
+    raise AssertionError("it must not begin")
+
+def test_without_a_loop(streambatch_bench, anyio_backend):
+    assert streambatch_bench.clock.elapsed == 0.0
+"""
+BACKENDS = ('"trio"', '("trio", {"restrict_keyboard_interrupt_to_checkpoints": True})')
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_test_for_trio_is_told_what_to_do_and_does_not_begin(tmp_path: Path, backend: str) -> None:
+    """Neither plugin needs to have trio for that: the fixture looks at what the test asks for."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    trio: as pytest-trio registers it\n")
+    fixture = f"@pytest.fixture\ndef anyio_backend():\n    return {backend}"
+    done = run(tmp_path, ON_TRIO.replace("BACKEND", fixture))
+    assert "1 passed, 2 errors" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count(f"\n{NO_LOOP}\n") == 2, "one sentence each, without a traceback"
+
+
+@pytest.mark.parametrize("url", ["memory://", "memory://of-the-bench"])
+def test_a_queue_that_no_loop_of_asyncio_opens_says_what_to_do(url: str) -> None:
+    """What trio does with a coroutine, as far as the kit sees: there is no loop of asyncio."""
+    opening, advancing = BatchQueue(url, log=False).__aenter__(), Clock().advance(1)
+    for coroutine in (opening, advancing):
+        with pytest.raises(UsageError, match="no event loop of asyncio runs here"):
+            coroutine.send(None)
+
+
+def test_a_queue_that_is_opened_without_async_says_what_to_do(streambatch_queue: Any) -> None:
+    with pytest.raises(UsageError, match=r"`async with`, in an async test or in what asyncio\.run"):  # noqa: SIM117
+        with streambatch_queue():
+            raise AssertionError("it must not be open")
 
 
 def test_the_plugin_loads_nothing_of_ours_and_no_library() -> None:
