@@ -260,6 +260,21 @@ async def test_a_run_that_another_process_took_over_keeps_its_file_for_it(chat: 
     assert chat.calls == ["send half", "edit again"]
 
 
+async def test_a_reply_that_comes_back_is_written_into_what_the_other_process_left(chat: Chat) -> None:
+    """It took over, sent a piece more, and died before that was noted in the queue."""
+    mine, others = chat.drafts(), chat.drafts()
+    mine(started())
+    await preview(mine, chat, "half")
+    await wait_for(lambda: "b1" in chat.files, "its note")
+    mine(Lost("t", "b1"))
+    await others.deliver(reply("whole story"))
+    await others.aclose()
+    await mine.deliver(reply("whole story"))
+    await mine.aclose()
+    assert chat.messages == {100: "whole", 101: "story"}
+    assert chat.calls == ["send half", "edit whole", "send story", "edit whole", "edit story"]
+
+
 async def test_a_reply_waits_for_the_preview_that_is_on_its_way_and_goes_into_its_message(chat: Chat) -> None:
     drafts, chat.hold = chat.drafts(), asyncio.Event()
     drafts(started())
