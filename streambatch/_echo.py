@@ -173,6 +173,14 @@ class Receipt:
         id: the entry id in the thread's stream; of the first copy, for a duplicate.
         message_id: the message id given at submit, or the entry id.
         outcome: ``"queued"``, ``"duplicate"`` (the id was stored before) or ``"dropped"`` (older than max_age).
+
+    Example:
+        >>> receipt = await queue.submit("anna", "hi", message_id=4711)
+        >>> (await queue.submit("anna", "hi", message_id=4711)).outcome
+        'duplicate'
+        >>> reply = await receipt.reply(timeout=30)
+        >>> reply.text, reply.message_ids
+        ('hi', ('4711',))
     """
 
     thread: str

@@ -50,12 +50,28 @@ from .errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of all events."""
+    """Base of all events.
+
+    Example:
+        >>> def listener(event):
+        ...     match event:
+        ...         case Dead(reason=reason):
+        ...             print("no answer, and no further try:", reason)
+        ...         case Started(late=late) if late > 5:
+        ...             print("one worker more would help")
+        >>> queue = BatchQueue("memory://", listeners=[listener])
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Queued(Event):
-    """A message was stored, or found to be stored already."""
+    """A message was stored, or found to be stored already.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Queued) and event.outcome == "duplicate":
+        ...         print("the platform sent it again:", event.message_id)
+    """
 
     thread: str
     message_id: str
@@ -70,6 +86,11 @@ class Started(Event):
     ``late`` is how many seconds after its moment: the end of the quiet window, the time of a retry, the end of a dead
     worker's lease. A batch that follows the thread's last one without a pause was due when that ended; one whose scope
     had no room (docs/limits.md), when its first message came.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Started) and event.late > 5:
+        ...         print(f"{event.thread} waited {event.late:.0f} s too long")
     """
 
     thread: str
@@ -92,7 +113,13 @@ class Restarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Preview(Event):
-    """Something a runner emitted before its Run was committed; ``data`` is content, listeners must not log it."""
+    """Something a runner emitted before its Run was committed; ``data`` is content, listeners must not log it.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Preview | Restarted):  # the other voids what was shown
+        ...         print(event.data if isinstance(event, Preview) else "Once more: ", end="")
+    """
 
     thread: str
     batch_id: str
@@ -113,6 +140,11 @@ class Streamed:
         batch_id: the batch, as it was then; at the end that of the reply, or "".
         attempt: of the Run, from 1; 0 at the end.
         data: a str for ``"text"``, JSON data for ``"data"``, else None. It is content; don't log it.
+
+    Example:
+        >>> receipt = await queue.submit("anna", "hi")
+        >>> [event.kind async for event in receipt.events()]
+        ['started', 'text', 'end']
     """
 
     id: str
@@ -127,7 +159,13 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Retrying(Event):
-    """A Run failed and will be tried again; ``cause`` is the class of the error, by name."""
+    """A Run failed and will be tried again; ``cause`` is the class of the error, by name.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Retrying | DeliveryFailed):
+        ...         print(f"{event.cause} at attempt {event.attempt}, the next one in {event.delay:.0f} s")
+    """
 
     thread: str
     batch_id: str
@@ -139,7 +177,13 @@ class Retrying(Event):
 
 @dataclass(frozen=True, slots=True)
 class Answered(Event):
-    """A Run was committed; tokens are 0 if its usage names none."""
+    """A Run was committed; tokens are 0 if its usage names none.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Answered | Cancelled):
+        ...         print(event.thread, "has its answer" if isinstance(event, Answered) else "was stopped")
+    """
 
     thread: str
     batch_id: str
@@ -163,7 +207,13 @@ class Cancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class Delivered(Event):
-    """A reply was handed over."""
+    """A reply was handed over.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Delivered) and event.attempt > 1:
+        ...         print("the chat takes messages again:", event.thread)
+    """
 
     thread: str
     reply_id: str
@@ -187,6 +237,11 @@ class Dead(Event):
     """A batch or a reply failed for good; ``stored`` is False if the dead letters are full (it keeps retrying).
 
     ``cause`` is the class of the last error, by name; "" if there was none: nobody saw the end of the last attempt.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Dead):  # `queue.dead_letters` has it, `queue.redrive` puts it back
+        ...         print(f"no answer for {event.thread}: {event.reason}")
     """
 
     thread: str
@@ -203,6 +258,11 @@ class Released(Event):
 
     ``cause`` is the class of what ended it, by name: mostly an error of the server, whose answer to the commit may be
     all that was lost; "" if this process was closed. Whoever takes the thread next, here or elsewhere, goes on.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Released | Lost):
+        ...         print("this process has let go of", event.thread)
     """
 
     thread: str
@@ -214,7 +274,13 @@ class Released(Event):
 
 @dataclass(frozen=True, slots=True)
 class Parked(Event):
-    """No Run of a scope starts for ``seconds``, in any process; then one a second, until one is answered."""
+    """No Run of a scope starts for ``seconds``, in any process; then one a second, until one is answered.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Parked | Unparked):
+        ...         print(event.scope, "waits" if isinstance(event, Parked) else "goes on")
+    """
 
     scope: str
     seconds: float
@@ -254,14 +320,26 @@ class StoreAway(Event):
 
 @dataclass(frozen=True, slots=True)
 class StoreBack(Event):
-    """The server answers again."""
+    """The server answers again.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, StoreAway | StoreBack):
+        ...         print("the server is", "back" if isinstance(event, StoreBack) else "away")
+    """
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something deserves an operator's attention."""
+    """Something deserves an operator's attention.
+
+    Example:
+        >>> def listener(event):
+        ...     if isinstance(event, Warned | Repaired):
+        ...         print("look at", event.message if isinstance(event, Warned) else event.thread)
+    """
 
     code: str
     message: str

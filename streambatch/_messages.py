@@ -132,6 +132,10 @@ class Message:
         metadata: opaque JSON data of the bot, as given.
         entry: the stream entry id: the order within the thread.
         extra: what else was stored with it: by a later release, or by a tracer (``"tc"``).
+
+    Example:
+        >>> Message("17", (Part("text", text="look"), Part("image", url="https://example.org/cat.png"))).text
+        'look'
     """
 
     id: str
@@ -163,6 +167,11 @@ class Batch:
         state: what the runner returned as ``Answer.state`` last time for this thread, or None.
         history: the turns that earlier Runs of this thread appended (local history), oldest first.
         kind: the kind of runner that the thread's state and history belong to, or "" before its first Run.
+
+    Example:
+        >>> batch = Batch("anna", "b1", (Message("17", "hi"), Message("18", "are you open?")))  # to try a runner
+        >>> [message.text for message in batch.messages], batch.attempt
+        (['hi', 'are you open?'], 1)
     """
 
     thread: str
@@ -195,6 +204,10 @@ class Answer:
         turns: JSON turns to append to the thread's local history, committed with the settle.
         forget: how many of the oldest turns of ``Batch.history`` to drop in the same step.
         kind: what the thread is from now on, of the runner's ``kinds``; "" means the runner's ``kind``.
+
+    Example:
+        >>> async def answer(batch):
+        ...     return Answer("We open at nine.", state={"asked": batch.text}, usage={"input_tokens": 9})
     """
 
     text: str = ""
@@ -227,6 +240,10 @@ class Reply:
         sequence: 1, 2, 3 … per thread; a smaller one arriving late is a repetition.
         fence: a number that only grows per thread.
         extra: what else was stored with it: by a later release, or by a tracer (``"tc"``).
+
+    Example:
+        >>> async def deliver(reply):
+        ...     await bot.send_message(reply.metadata["chat"], reply.text)  # as it was submitted
     """
 
     id: str
@@ -253,6 +270,11 @@ class Cancellation:
     Attributes:
         run: there was a batch: its Run ends, or, if it waits for its next try, never begins again.
         dropped: messages that waited and are gone.
+
+    Example:
+        >>> found = await queue.cancel("anna")
+        >>> print("stopped" if found.run or found.dropped else "there was nothing to stop")
+        there was nothing to stop
     """
 
     run: bool

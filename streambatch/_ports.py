@@ -31,6 +31,12 @@ class Limits:
         concurrent: Runs at once; None sets no limit.
         runs_per_minute: Runs that start in any 60 s; None sets no limit.
         tokens_per_minute: tokens, in and out, in any 60 s, as the providers' usage says; None sets no limit.
+
+    Example:
+        >>> async def answer(batch): ...
+        >>> answer.limits = Limits(scope="acme/large", concurrent=8, runs_per_minute=500)
+        >>> BatchQueue("memory://", runner=answer).limits.concurrent
+        8
     """
 
     scope: str = ""
@@ -50,6 +56,12 @@ class Quota:
         tokens_reset: seconds until they are renewed.
         requests_limit: requests per minute that the provider allows.
         tokens_limit: tokens per minute that the provider allows.
+
+    Example:
+        >>> async def answer(batch, run):
+        ...     response = await ask_the_model(batch.text)
+        ...     run.quota(Quota(requests=int(response.headers["x-ratelimit-remaining-requests"])))
+        ...     return response.text
     """
 
     requests: int | None = None
@@ -68,6 +80,14 @@ class Run(Protocol):
         data: what the last ``checkpoint`` of this batch held, also before a crash or a retry, or None.
         fence: a number that only grows per thread: give it to outside systems so that they can refuse an old worker.
         stop: in a runner's ``cancel``, whether what was said is to be ``"keep"`` or ``"drop"``; else "".
+
+    Example:
+        >>> async def answer(batch, run):
+        ...     said = ""
+        ...     async for piece in ask_the_model(batch.text, idempotency_key=batch.id):
+        ...         run.emit(piece)
+        ...         said += piece
+        ...     return said
     """
 
     @property
@@ -115,6 +135,13 @@ class Runner(Protocol):
       provider still does, and returns what had been said, which is used if whoever cancelled wants to keep it
       (`Run.stop`). An answer that says nothing may have a state; that is kept in either case;
     - ``async def aclose(self)``: awaited when the last open queue of this process that has it is left.
+
+    Example:
+        >>> class Parrot:
+        ...     kind = "parrot"
+        ...     async def run(self, batch, run):
+        ...         return batch.text
+        >>> queue = BatchQueue("memory://", runner=Parrot())
     """
 
     @property
@@ -133,6 +160,19 @@ class Tracer(Protocol):
 
     Each gives a context manager. It is entered before the work begins; the events of the work are emitted inside of it,
     and what the work raises passes through it (it cannot swallow it). One of the listeners of a queue may be a tracer.
+
+    Example:
+        >>> from contextlib import contextmanager, nullcontext
+        >>> class Log:
+        ...     def __call__(self, event): ...
+        ...     @contextmanager
+        ...     def running(self, run):
+        ...         print("begins", run.batch.id)
+        ...         yield {}
+        ...         print("ends", run.batch.id)
+        ...     def submitting(self, thread): return nullcontext({})
+        ...     def delivering(self, reply, attempt): return nullcontext()
+        >>> queue = BatchQueue("memory://", listeners=[Log()])
     """
 
     def submitting(self, thread: str) -> AbstractContextManager[Carrier]:
@@ -157,6 +197,12 @@ class Codec(Protocol):
     """Turns stored bytes into other bytes and back, for example encryption.
 
     *context* is what the bytes belong to (thread, kind, id) and must be authenticated, not stored.
+
+    Example:
+        >>> class Mirror:  # encrypt with a library instead, and authenticate the context
+        ...     def encode(self, data, context): return data[::-1]
+        ...     def decode(self, data, context): return data[::-1]
+        >>> queue = BatchQueue("memory://", codec=Mirror())
     """
 
     def encode(self, data: bytes, context: bytes) -> bytes: ...

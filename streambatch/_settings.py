@@ -24,6 +24,9 @@ class Replicas:
     Args:
         count: how many replicas, at least 1.
         timeout: seconds to wait for them; then DurabilityUnknown. Defaults to 1 s.
+
+    Example:
+        >>> queue = BatchQueue("redis://localhost", durability=Replicas(1, timeout=0.5))  # or in one `submit`
     """
 
     count: int
@@ -115,6 +118,11 @@ class Settings:
             and ``hear_previews``); text is joined. With 0 it stays in the process. Defaults to 20.
         hear_previews: the listeners of this process get the Preview and Restarted events of Runs in other processes,
             too. Defaults to False.
+
+    Example:
+        >>> shared = Settings(debounce=3, run_timeout=timedelta(minutes=2))
+        >>> BatchQueue("redis://localhost", settings=shared, concurrency=20).settings.run_timeout
+        120.0
     """
 
     debounce: float | Callable[[str], float] = 2.0

@@ -31,18 +31,42 @@ LONGEST_RETRY = 7 * 86_400.0
 
 
 class StreambatchError(Exception):
-    """Something went wrong in streambatch."""
+    """Something went wrong in streambatch.
+
+    Example:
+        >>> try:
+        ...     await queue.submit("anna", "hi", message_id="")
+        ... except StreambatchError as error:  # whichever it is; its text holds no content, so it may be logged
+        ...     print(error)
+        message_id has 0 bytes; 1 to 256 are possible
+    """
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().split("\n")[0])
 
 
 class UsageError(StreambatchError):
-    """The call or the configuration is wrong."""
+    """The call or the configuration is wrong.
+
+    Example:
+        >>> try:
+        ...     BatchQueue("redis://localhost", debounce=-1)
+        ... except UsageError as error:
+        ...     print(error)
+        debounce=-1 is out of range: 0 to 86400 are possible
+    """
 
 
 class NotAccepted(StreambatchError):
-    """The message was not stored; submitting it again is safe."""
+    """The message was not stored; submitting it again is safe.
+
+    Example:
+        >>> async def on_message(chat, text):
+        ...     try:
+        ...         await queue.submit(chat, text)
+        ...     except NotAccepted:
+        ...         await bot.send_message(chat, "I missed that. Please say it again in a minute.")
+    """
 
 
 class ThreadBusy(NotAccepted):
@@ -55,6 +79,14 @@ class QueueFull(NotAccepted):
     Attributes:
         passing: whether it is the server (at its maxmemory) or the intake, so that every message is refused until there
             is room again; else it is this one thread.
+
+    Example:
+        >>> async with BatchQueue("memory://", max_pending=1, log=False) as queue:
+        ...     try:
+        ...         receipts = [await queue.submit("anna", text) for text in ("hi", "hello?")]
+        ...     except QueueFull as error:
+        ...         print("Please try again later." if error.passing else "Let me answer the others first.")
+        Let me answer the others first.
     """
 
     def __init__(self, message: str | None = None, *, passing: bool = False) -> None:
@@ -63,15 +95,38 @@ class QueueFull(NotAccepted):
 
 
 class TooLarge(NotAccepted):
-    """The message is larger than max_message_bytes; nothing was stored."""
+    """The message is larger than max_message_bytes; nothing was stored.
+
+    Example:
+        >>> try:
+        ...     await queue.submit("anna", "x" * 70_000)
+        ... except TooLarge:
+        ...     print("That is too long for me. Could you say it in parts?")
+        That is too long for me. Could you say it in parts?
+    """
 
 
 class QueueClosed(NotAccepted):
-    """The queue is not open (before or after its async with block); nothing was stored."""
+    """The queue is not open (before or after its async with block); nothing was stored.
+
+    Example:
+        >>> try:
+        ...     await BatchQueue("memory://").submit("anna", "hi")
+        ... except QueueClosed:
+        ...     print("the bot is about to stop")  # a webhook answers 503 then, and the platform sends it again
+        the bot is about to stop
+    """
 
 
 class ServerAway(NotAccepted):
-    """The server did not answer within submit_timeout and nothing was sent to it; nothing was stored."""
+    """The server did not answer within submit_timeout and nothing was sent to it; nothing was stored.
+
+    Example:
+        >>> try:
+        ...     receipt = await queue.submit("anna", "hi")
+        ... except ServerAway:  # or let `streambatch.integrations.until_stored` submit and wait for the server
+        ...     print("I cannot hear you right now. Please try again in a minute.")
+    """
 
 
 class OutcomeUnknown(StreambatchError):
@@ -81,6 +136,12 @@ class OutcomeUnknown(StreambatchError):
         message_id: submit again with this id. The id that you gave is stored at most once within the dedup window, from
             any process; one made up here only by this open queue, so give ids of your own if a retry may come from
             another process.
+
+    Example:
+        >>> try:
+        ...     receipt = await queue.submit("anna", "hi", message_id=4711)
+        ... except OutcomeUnknown as error:
+        ...     receipt = await queue.submit("anna", "hi", message_id=error.message_id)  # stored once
     """
 
     def __init__(self, message: str | None = None, *, message_id: str = "") -> None:
@@ -89,11 +150,27 @@ class OutcomeUnknown(StreambatchError):
 
 
 class DurabilityUnknown(OutcomeUnknown):
-    """The message is stored, but the asked durability was not confirmed in time."""
+    """The message is stored, but the asked durability was not confirmed in time.
+
+    Example:
+        >>> try:
+        ...     await queue.submit("anna", "hi", durability=Replicas(1, timeout=0.1))
+        ... except DurabilityUnknown:  # it will be answered; only the loss of the server would lose it now
+        ...     print("no replica has it yet")
+        no replica has it yet
+    """
 
 
 class StoreError(StreambatchError):
-    """The server refused, failed or did not answer."""
+    """The server refused, failed or did not answer.
+
+    Example:
+        >>> try:
+        ...     print((await queue.stats()).due, "chats wait")
+        ... except StoreError as error:
+        ...     print(f"ask again later: {error}")
+        0 chats wait
+    """
 
 
 class Unreachable(StoreError):
@@ -137,7 +214,15 @@ class Refused(StoreError):
 
 
 class LeaseLost(StreambatchError):
-    """The lease of this thread ended; another process may have it, and this one must write nothing."""
+    """The lease of this thread ended; another process may have it, and this one must write nothing.
+
+    Example:
+        >>> async def answer(batch, run):
+        ...     try:
+        ...         await run.checkpoint(b"asked")
+        ...     except LeaseLost:
+        ...         raise  # somebody else answers: close what you have opened, and say and write nothing
+    """
 
 
 class DeadLettered(StreambatchError):
@@ -145,6 +230,16 @@ class DeadLettered(StreambatchError):
 
     Attributes:
         reason: why, in one sentence.
+
+    Example:
+        >>> async def refuse(batch):
+        ...     raise DeadLetter("content policy")
+        >>> async with BatchQueue("memory://", runner=refuse, log=False) as queue:
+        ...     try:
+        ...         await (await queue.submit("anna", "hi")).reply()
+        ...     except DeadLettered as error:
+        ...         print("I cannot answer that:", error.reason)
+        I cannot answer that: content policy
     """
 
     def __init__(self, message: str | None = None, *, reason: str = "") -> None:
@@ -161,6 +256,15 @@ class RunCancelled(StreambatchError):
 
     Attributes:
         reply: what had been said until then, if whoever cancelled wanted to keep it; else None.
+
+    Example:
+        >>> receipt = await queue.submit("anna", "hi")
+        >>> found = await queue.cancel("anna")
+        >>> try:
+        ...     await receipt.reply()
+        ... except RunCancelled as error:
+        ...     print("stopped, with" if error.reply else "stopped, without", "an answer")
+        stopped, without an answer
     """
 
     def __init__(self, message: str | None = None, *, reply: Reply | None = None) -> None:
@@ -169,7 +273,15 @@ class RunCancelled(StreambatchError):
 
 
 class ReplyExpired(StreambatchError):
-    """The message was answered, but its reply is older than reply_retention and gone."""
+    """The message was answered, but its reply is older than reply_retention and gone.
+
+    Example:
+        >>> try:
+        ...     receipt = await queue.receipt("anna", message_id=4711)
+        ... except ReplyExpired:
+        ...     print("too old, or never seen")
+        too old, or never seen
+    """
 
 
 class Retry(Exception):
@@ -179,6 +291,13 @@ class Retry(Exception):
         after: seconds (float) or timedelta until the next try, a week at most; None means the usual back-off.
         count: False gives the attempt back (a busy provider or a rate limit is not the batch's fault).
         reason: why, in one sentence without message content; shown in events, logs and ``explain``.
+
+    Example:
+        >>> async def answer(batch):
+        ...     try:
+        ...         return await ask_the_model(batch.text)
+        ...     except TimeoutError:
+        ...         raise Retry(after=timedelta(seconds=20), reason="the model was silent") from None
     """
 
     def __init__(self, after: float | timedelta | None = None, *, count: bool = True, reason: str = "") -> None:
@@ -200,6 +319,13 @@ class Park(Retry):
     Args:
         after: seconds (float) or timedelta until somebody tries again, a week at most; None means 5 s.
         reason: why, in one sentence without message content; shown in events, logs and ``explain``.
+
+    Example:
+        >>> async def answer(batch):
+        ...     try:
+        ...         return await ask_the_model(batch.text)
+        ...     except TooManyRequests as refusal:  # of your provider's library
+        ...         raise Park(after=refusal.retry_after, reason="HTTP 429") from None
     """
 
     def __init__(self, after: float | timedelta | None = None, *, reason: str = "") -> None:
@@ -213,6 +339,13 @@ class DeadLetter(Exception):
         reason: one sentence without message content; kept with the dead letter and shown to operators.
         split: one message may be what was refused: the batch is halved until that one is alone, and the others are
             answered. Only for runners; a batch of one message becomes a dead letter at once.
+
+    Example:
+        >>> async def deliver(reply):
+        ...     try:
+        ...         await bot.send(reply.thread, reply.text)
+        ...     except Forbidden:  # of your bot's framework: the person has blocked the bot
+        ...         raise DeadLetter("the bot is blocked") from None
     """
 
     def __init__(self, reason: str, *, split: bool = False) -> None:

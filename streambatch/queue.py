@@ -169,6 +169,11 @@ class BatchQueue:
             UsageError: something given is wrong.
             TooLarge, QueueFull, QueueClosed, ServerAway: nothing was stored.
             OutcomeUnknown, DurabilityUnknown: it may be stored; submit again with ``error.message_id``.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi", message_id=4711, metadata={"chat": 7})
+            >>> receipt.outcome
+            'queued'
         """
         opened = self._up
         name = id_of(thread, "thread")

@@ -36,6 +36,12 @@ class Approval:
         tool: the tool's name.
         arguments: as the model gave them, JSON perhaps.
         agent: the agent that wants to call it.
+
+    Example:
+        >>> def question(calls):
+        ...     return " and ".join(f"{call.tool} with {call.arguments}" for call in calls) + "? yes or no"
+        >>> question((Approval("c1", "refund", "{}", "clerk"),))
+        'refund with {}? yes or no'
     """
 
     id: str

@@ -60,7 +60,14 @@ def interrupted(policy: Policy) -> str:
 
 
 class ToolError(Exception):
-    """Raised by a tool: its text is what the model is told. Any other exception is told by its type only."""
+    """Raised by a tool: its text is what the model is told. Any other exception is told by its type only.
+
+    Example:
+        >>> @tool
+        ... async def order(item: str) -> str:
+        ...     '''Order something.'''
+        ...     raise ToolError(f"{item} is sold out; offer something else")
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,14 @@ class ToolCall:
         name: the tool.
         thread: the conversation.
         batch_id: the batch, stable over replays and unique over threads.
+
+    Example:
+        >>> @tool(policy="rerun")
+        ... async def book(day: str, call: ToolCall) -> str:
+        ...     '''Book a day.'''
+        ...     return f"booked under {call.batch_id}/{call.id}"
+        >>> list(book.schema["properties"])
+        ['day']
     """
 
     id: str

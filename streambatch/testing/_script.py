@@ -28,7 +28,11 @@ Step = Answers | Error | Callable[..., Awaitable[Any]]
 
 
 async def echo(batch: Batch, run: Run) -> str:
-    """A Run that answers what it was told."""
+    """A Run that answers what it was told.
+
+    Example:
+        >>> runner = ScriptedRunner("Hello!", then=echo)  # which is the default of *then*
+    """
     return run.batch.text or batch.text
 
 
