@@ -6,7 +6,9 @@ What a block's language means:
 
 =========== ==========================================================================================================
 ``python``  run in the page's namespace, with top-level ``await``; one that calls ``asyncio.run`` is a file of its own
-            and run as a program; one under ``<!-- from FILE -->`` must stand in that file, whose own test runs it
+            and run as a program; one under ``<!-- from FILE -->`` must stand in that file, whose own test runs it;
+            one under ``<!-- save as FILE -->`` becomes that file of the directory, and a test is run by pytest there
+``toml``    becomes a file in the same way
 ``pycon``   a session: what each line prints is compared
 ``text``    what the program above it printed
 ``console`` a session of a shell: ``$ streambatch …`` is run on the server in ``bot-data``; of what it prints times,
@@ -38,14 +40,14 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
-from sybil import Document, Example, Sybil
+from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
 from streambatch import BatchQueue, QueueClosed
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = ("python", "pycon", "text", "console", "redis", "sh", "acl", "conf")
+LANGUAGES = ("python", "toml", "pycon", "text", "console", "redis", "sh", "acl", "conf")
 Check = Callable[[str], None]
 _redis: Any = Redis  # without a type, for the same reason as in tests/rig/clients.py
 
@@ -72,7 +74,7 @@ class Book:
         self._loop = asyncio.Runner()
         self._printed = ""
         kinds = {"python": self._python, "pycon": self._pycon, "text": self._text, "console": self._console}
-        kinds["redis"] = self._redis
+        kinds |= {"redis": self._redis, "toml": self._saved}
         readers = [CodeBlockParser(name, kinds.get(name) or partial(self._check, name)) for name in LANGUAGES]
         self._sybil = Sybil(parsers=readers, patterns=["*.md"])
 
@@ -93,7 +95,9 @@ class Book:
 
     def _python(self, example: Example) -> str | None:
         source = str(example.parsed)
-        if origin := _origin(example.document, example.start):
+        if _above("save as", example):
+            return self._saved(example)
+        if origin := _above("from", example):
             text = (ROOT / origin).read_text(encoding="utf-8")
             block = example.document.text[example.start : example.end].split("\n", 1)[1].rsplit("```", 1)[0]
             return None if block in text else f"this is not in {origin}"  # with the indentation that it has there
@@ -103,14 +107,26 @@ class Book:
         self._execute(source, example, "exec")
         return None
 
+    def _saved(self, example: Example) -> str | None:
+        name = _above("save as", example)
+        assert name is not None, "the page does not say which file this is"
+        (self._folder / name).write_text(str(example.parsed), encoding="utf-8")
+        if name.startswith("test_"):  # without the plugins that only our own tests have
+            words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:valkey", "-p", "no:randomly")
+            self._printed = self._python_of(*words).splitlines()[-1]
+        return None
+
     def _program(self, source: str) -> str:
         file = self._folder / "bot.py"
         file.write_text(source, encoding="utf-8")
+        return self._python_of(str(file))
+
+    def _python_of(self, *words: str) -> str:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            [sys.executable, file], cwd=self._folder, env=env, capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, *words], cwd=self._folder, env=env, capture_output=True, text=True, timeout=30, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def _execute(self, source: str, example: Example, how: str) -> None:
@@ -208,9 +224,9 @@ def _steady(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def _origin(document: Document, start: int) -> str | None:
-    """The file named in the comment right above a block."""
-    found = re.search(r"<!-- from (\S+) -->\s*\Z", document.text[:start])
+def _above(word: str, example: Example) -> str | None:
+    """The file named after *word* in the comment right above a block."""
+    found = re.search(rf"<!-- {word} (\S+) -->\s*\Z", example.document.text[: example.start])
     return found[1] if found else None
 
 

@@ -27,6 +27,7 @@ def commands(block: str) -> None:
     sessions = re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text(encoding="utf-8"))
     known = [f'pip install "{project["name"]}[{extra}]"' for extra in project["optional-dependencies"]]
     known += [f'pip install "{project["name"]}[otel]" opentelemetry-sdk']  # which the tests have, and no extra
+    known += [f'pip install "{project["name"]}[testing]" pytest']
     known += [NOX + session for session in sessions] + LINES  # which tests/bots/test_by_hand.py runs
     for line in block.splitlines():
         if line.startswith("streambatch "):  # a verb, with options that it has
