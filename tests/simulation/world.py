@@ -104,24 +104,28 @@ class Town:
         self._snapshot: Any = None
 
     def play(self) -> Figures:
-        """The bad time, then the fine one."""
+        """The bad time, then the fine one; a life in which something is wrong already has shown all that it will."""
         db = self.net.db
         db("FLUSHALL")
         db("SCRIPT", "FLUSH")
         db.follow(f"sb1:{{{self.namespace}.00}}:hints")
         with _seeded(self.seed), patch.object(_due, "LONGEST", self.pace.poll):
             self._settle()
-            self.world.run(self.seconds)
-            self._calm()
-            self.world.run(self.seconds + FINE, self._over)
-            self.figures.drained = self.world.now - self.seconds
-            self.verdict.judge(self.people, self._over())
+            self.world.run(self.seconds, self._wrong)
+            if not self._wrong():
+                self._calm()
+                self.world.run(self.seconds + FINE, self._over)
+                self.figures.drained = self.world.now - self.seconds
+                self.verdict.judge(self.people, self._over())
             for process in list(self.processes):
                 self._end(process)
         self.figures.seconds = self.world.now
         self.figures.messages = sum(person.made for person in self.people.values())
         self.figures.runs = self.verdict.runs
         return self.figures
+
+    def _wrong(self) -> bool:
+        return bool(self.verdict.wrong)
 
     # ── processes ──
 
