@@ -1,7 +1,7 @@
 """The command line: ``streambatch …`` and ``python -m streambatch …``. Each verb is a module that `main` assembles.
 
-What the verbs have in common is here: how an error ends the program (one sentence on stderr, exit code 1) and that the
-extra ``cli`` is missing, and streams that a verb can rely on. Nothing heavy is imported before a verb needs it.
+What is here holds for all of them: streams that a verb can rely on, the end of the program by `_ends.py`, and that the
+extra ``cli`` is missing. Nothing heavy is imported before a verb needs it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ from typing import Any, cast
 def main() -> None:
     """Run the command line; never returns."""
     _streams()
+    from streambatch.cli._ends import code_of
+
+    sys.exit(code_of(_whole))
+
+
+def _whole() -> int:
+    from streambatch.cli._ends import COULD_NOT, exited, say
+
     try:
         from streambatch.cli._app import app
     except ModuleNotFoundError as missing:
         if missing.name not in ("typer", "rich"):
             raise
-        sys.exit(f"streambatch: the command line needs {missing.name}: pip install 'streambatch-queue[cli]'")
-    app()
+        say(f'streambatch: the command line needs {missing.name}: pip install "streambatch-queue[cli]"')
+        return COULD_NOT
+    return exited(app)
 
 
 def _streams() -> None:

@@ -5,7 +5,6 @@ Those of operators are in `_operate.py`. Nothing of the queue is imported before
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,6 @@ import typer
 
 from streambatch.cli._operate import operate
 from streambatch.cli._options import AsJson, Namespace, ended
-from streambatch.errors import StreambatchError
 
 app = typer.Typer(
     name="streambatch",
@@ -64,15 +62,13 @@ def chat(
 
     Without an account: a small local model and an embedded server. With OPENAI_API_KEY (and OPENAI_BASE_URL, --model)
     the provider's. Piped input is one burst: its answer goes to stdout. /quit or Ctrl-D leaves.
+
+    Exit code 0; 1: a line has no answer, or nobody reads it; 2: it could not start, or not write; 130: Ctrl-C.
     """
     from streambatch.cli import _chat
 
     wishes = _chat.Wishes(url, data, thread, model, instructions, debounce)
-    try:
-        code = _chat.chat(wishes)
-    except StreambatchError as error:
-        sys.exit(f"streambatch: {error}")
-    raise typer.Exit(code)
+    ended(lambda: _chat.chat(wishes))
 
 
 @app.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from streambatch._messages import Cancellation, id_of
+from streambatch.cli._ends import NOT_SO, OK
 from streambatch.cli._reach import Where, reached
-from streambatch.cli._told import NOT_SO, OK, as_json, plain, some
+from streambatch.cli._told import as_json, plain, some
 from streambatch.errors import UsageError
 
 

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streambatch import Answer, Batch, BatchQueue, NotAccepted, Receipt, Reply, Retry, Run, UsageError
+from streambatch.cli._ends import COULD_NOT, INTERRUPTED, NOT_SO, OK, UNWRITTEN, say, unheard
 from streambatch.cli._model import CONTEXT, LONGEST, local_model
 from streambatch.cli._screen import Lines, Screen, messages
 from streambatch.runners import ResponsesRunner
@@ -98,7 +99,10 @@ class _Burst:
 
 
 def chat(wishes: Wishes) -> int:
-    """Hold the conversation; returns the exit code: 0, 1 if a batch became a dead letter, 130 after Ctrl-C.
+    """Hold the conversation; returns the exit code.
+
+    0: all was answered; 1: a batch became a dead letter, was not accepted or given up, or nobody reads the answer; 2:
+    an answer cannot be written; 130: Ctrl-C.
 
     Raises:
         StreambatchError: it cannot start; the message says what to do.
@@ -109,7 +113,7 @@ def chat(wishes: Wishes) -> int:
     try:
         return asyncio.run(_Chat(wishes).hold())
     except asyncio.CancelledError:
-        return 130
+        return INTERRUPTED
 
 
 class _Chat:
@@ -117,8 +121,8 @@ class _Chat:
 
     def __init__(self, wishes: Wishes) -> None:
         self._wishes = wishes
-        self._leave = False
-        self._code = 0
+        self._leave = self._unread = False
+        self._code = OK
         self._name = hashlib.blake2b(wishes.thread.encode(errors="replace"), digest_size=6).hexdigest()
 
     async def hold(self) -> int:
@@ -128,17 +132,20 @@ class _Chat:
         self._task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._interrupted)
-        try:
-            self._wishes.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"the folder --data {self._wishes.data} cannot be made: {error.strerror}") from None
         with self._alone():
             return await self._open()
 
     @contextmanager
     def _alone(self) -> Generator[None]:
-        """Be the only chat of this thread in this folder."""
-        with (self._wishes.data / f"{self._name}.lock").open("w") as lock:
+        """Be the only chat of this thread in this folder, which is made. Raises UsageError."""
+        data, done = self._wishes.data, "made"
+        try:
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            done = "written"
+            file = (data / f"{self._name}.lock").open("w")
+        except OSError as error:
+            raise UsageError(f"the folder --data {data} cannot be {done}: {error.strerror}") from None
+        with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -165,22 +172,34 @@ class _Chat:
                 self._leave = True
                 await self._look(queue, runner.limits.scope)
                 await (self._talk(queue) if sys.stdin.isatty() else self._pipe(queue))
-        return self._code or (1 if self._screen.dead else 0)
+        return self._code or (NOT_SO if self._screen.dead else OK)
 
     async def _deliver(self, reply: Reply) -> None:
+        if not self._shown(reply):
+            raise Retry(0, count=False)
+
+    def _shown(self, reply: Reply) -> bool:
+        """Show it; or keep it for the next start and leave, because nobody reads any more or nothing takes it."""
+        if self._unread:  # what is written from now on goes nowhere
+            return False
         try:
             self._screen.answer(reply)
-        except BrokenPipeError:
-            # Nobody reads any more: keep the reply for the next start, and leave.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            self._interrupted()
-            raise Retry(0, count=False) from None
+        except OSError as error:
+            full = error.errno in UNWRITTEN
+            if not full and not isinstance(error, BrokenPipeError):
+                raise
+            unheard(sys.stdout)
+            self._unread, self._code = True, COULD_NOT if full else NOT_SO
+            why = f"the output cannot be written: {error.strerror}" if full else "nobody reads the answer"
+            say(f"streambatch: {why}; it is kept for the next start")
+            self._stop.set()
+        return not self._unread
 
     def _interrupted(self) -> None:
         if self._stop.is_set():
-            os._exit(130)
+            os._exit(INTERRUPTED)
         self._stop.set()
-        self._code = 130
+        self._code = INTERRUPTED
         if self._leave:
             self._screen.say("  leaving when the running answer is complete; Ctrl-C again leaves at once")
         elif self._task is not None:
@@ -244,8 +263,8 @@ class _Chat:
         last = receipts[-1]
         if not self._screen.told and last is not None and last.outcome == "duplicate":
             reply = await last.reply(5)  # it was answered just before the end of the session before
-            if reply is not None:
-                self._screen.answer(reply)
+            if reply is not None and not self._shown(reply):
+                return
         burst.done()
 
     async def _submit(self, queue: BatchQueue, line: str, name: str | None = None) -> Receipt | None:
@@ -257,7 +276,7 @@ class _Chat:
         except NotAccepted as error:
             self._screen.sent(-1)
             self._screen.say(f"  not accepted: {error}")
-            self._code = self._code or 1
+            self._code = self._code or NOT_SO
             return None
         if receipt.outcome != "queued":
             self._screen.sent(-1)
@@ -268,7 +287,7 @@ class _Chat:
         if self._screen.refused < REFUSALS:
             return False
         if not self._code:
-            self._code = 1
+            self._code = NOT_SO
             self._screen.say("  gave up; the messages are kept: repair it and start the same command again")
         return True
 

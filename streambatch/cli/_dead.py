@@ -23,8 +23,9 @@ from rich.text import Text
 
 from streambatch._explain import DeadLetterInfo
 from streambatch._survey import arrived
+from streambatch.cli._ends import INTERRUPTED, NOT_SO, OK, say
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import INTERRUPTED, NOT_SO, OK, as_json, columns, here, moment, plain, say, some, table, tell
+from streambatch.cli._told import as_json, columns, here, moment, plain, some, table, tell
 from streambatch.errors import UsageError
 
 PAGE = 50

@@ -30,9 +30,10 @@ from typing import Any
 
 from streambatch._explain import Stats
 from streambatch._survey import Glance, Motion
+from streambatch.cli._ends import COULD_NOT, NOT_SO, OK, say
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import COULD_NOT, NOT_SO, OK, as_json, columns, here, say, some, span, tell
+from streambatch.cli._told import as_json, columns, here, some, span, tell
 from streambatch.errors import Refused, Unreachable, UsageError
 
 EVERY = 0.25

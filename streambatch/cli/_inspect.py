@@ -25,8 +25,9 @@ from streambatch._explain import WAITING
 from streambatch._messages import decode_reply, id_of
 from streambatch._rows import messages_of
 from streambatch._survey import Glance, arrived
+from streambatch.cli._ends import NOT_SO, OK, say
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import NOT_SO, OK, as_json, columns, here, moment, plain, say, some, span, table, tell
+from streambatch.cli._told import as_json, columns, here, moment, plain, some, span, table, tell
 from streambatch.errors import Refused, StoreError
 
 WORKER = "start a worker (streambatch worker module:queue); if some are up, streambatch doctor NAMESPACE"

@@ -25,6 +25,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 def ended(act: Callable[[], int]) -> NoReturn:
     """Do it and end with its exit code; an error of ours is one sentence on stderr and exit code 2."""
-    from streambatch.cli._told import code_of
+    from streambatch.cli._ends import code_of
 
     raise typer.Exit(code_of(act))

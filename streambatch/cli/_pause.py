@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from streambatch._messages import id_of
+from streambatch.cli._ends import OK
 from streambatch.cli._reach import Where, reached
-from streambatch.cli._told import OK, as_json, here, plain, some
+from streambatch.cli._told import as_json, here, plain, some
 
 
 def pause(where: Where, thread: str | None, *, on: bool, json: bool) -> int:

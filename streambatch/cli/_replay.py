@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import cast
 
 from streambatch._window import Window
-from streambatch.cli._told import OK, as_json, some, table, tell
+from streambatch.cli._ends import OK
+from streambatch.cli._told import as_json, some, table, tell
 from streambatch.errors import UsageError
 
 DEBOUNCES, MAX_WAITS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0), (5.0, 15.0, 30.0)

@@ -21,8 +21,6 @@ import sys
 import threading
 from collections.abc import Callable
 
-from rich.console import Console
-
 from streambatch import (
     Answered,
     Dead,
@@ -38,6 +36,7 @@ from streambatch import (
     StoreBack,
     Warned,
 )
+from streambatch.cli._told import status
 
 _HARMLESS = {**dict.fromkeys(range(32)), **dict.fromkeys(range(127, 160)), 9: "\t", 10: "\n"}
 
@@ -56,7 +55,7 @@ class Screen:
 
     def __init__(self, *, terminal: bool) -> None:
         self._terminal = terminal
-        self._status = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._note = status()
         self._mine = 0
         self._seen: set[str] = set()
         self._shown: dict[str, str] = {}
@@ -71,7 +70,7 @@ class Screen:
         if self._open:
             self._write("\n")
             self._open = False
-        self._status.print(text, style="dim")
+        self._note(text)
 
     def sent(self, count: int) -> None:
         """*count* messages were sent in this session (negative: they were not accepted, or known already)."""
@@ -79,7 +78,7 @@ class Screen:
 
     def waiting(self) -> None:
         """Say how much waits."""
-        self._status.print(f"  {messages(self._mine)} waiting", style="dim")
+        self._note(f"  {messages(self._mine)} waiting")
 
     def answer(self, reply: Reply) -> None:
         """Show a reply: what of it is not on the terminal yet, or all of it."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from streambatch.cli._ends import say
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Where, reached
-from streambatch.cli._told import as_json, columns, say, some, tell
+from streambatch.cli._told import as_json, columns, some, tell
 
 
 def threads(where: Where, state: str, offset: int, count: int, *, json: bool) -> int:

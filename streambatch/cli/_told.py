@@ -1,10 +1,7 @@
-"""How the verbs speak: plain text for people, JSON for programs, errors on stderr, and the exit codes.
+"""How the verbs speak on stdout: plain text for people, JSON for programs. Errors and exit codes are in `_ends.py`.
 
 Theory of operation
 -------------------
-stdout has what was asked for and nothing else, stderr what is going on. Exit codes mean the same for every operator's
-verb: 0 done, 1 looked and it is not as wished (what exactly, its help says), 2 it could not be done, 130 Ctrl-C.
-
 Names of threads, authors and reasons come from elsewhere: what would command a terminal (control characters, escapes,
 marks that turn the direction of writing) is shown escaped, see `plain`. A pipe gets no escapes and no wrapped lines.
 """
@@ -17,43 +14,18 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
-from streambatch.errors import StreambatchError
+from streambatch.cli._ends import unheard
 
-OK, NOT_SO, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 _DANGEROUS = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-_UNWRITTEN = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))  # what a full disk says
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
-
-
-def code_of(act: Callable[[], int]) -> int:
-    """The exit code of a verb; an error of ours becomes one sentence on stderr."""
-    code = OK
-    try:
-        code = act()
-        sys.stdout.flush()  # here, where a reader that is gone is no error; at the end of the program it is one
-    except StreambatchError as error:
-        say(f"streambatch: {error}")
-        return COULD_NOT
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # `| head` has seen enough
-        unheard(sys.stdout)
-    except OSError as error:
-        if error.errno not in _UNWRITTEN:
-            raise
-        unheard(sys.stdout)
-        say(f"streambatch: the output cannot be written: {error.strerror}")
-        return COULD_NOT
-    return code
 
 
 def plain(text: str, most: int = 0) -> str:
@@ -99,9 +71,30 @@ def here(namespace: str) -> str:
     return "" if namespace == "default" else f" --namespace {namespace}"
 
 
-def console() -> Console:
-    """For a terminal."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+class Pen(Console):
+    """A console that says nothing about a reader that is gone, which is for `_ends.py` to judge."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program with exit code 1, and close stdout even if it was stderr that nobody reads."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def console(*, stderr: bool = False, wraps: bool = True) -> Console:
+    """For a terminal; *wraps* if what is too long for a line goes on in the next one."""
+    return Pen(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=not wraps)
+
+
+def status() -> Callable[[str], None]:
+    """Says on stderr what happens meanwhile, a line each; if nobody listens any more, the work still goes on."""
+    pen = console(stderr=True, wraps=False)
+
+    def note(text: str) -> None:
+        try:
+            pen.print(text, style="dim")
+        except OSError:
+            unheard(sys.stderr)
+
+    return note
 
 
 def columns() -> int:
@@ -160,18 +153,3 @@ def table(*columns: str, right: tuple[str, ...] = (), last: str = "", wide: int 
 def as_json(value: Any) -> None:
     """For programs, on stdout; never with escapes of a terminal."""
     print(json.dumps(value, indent=2, ensure_ascii=True))
-
-
-def say(text: str) -> None:
-    """What is going on, on stderr, after what stdout has so far; if nobody listens any more, the work still goes on."""
-    with suppress(OSError):
-        sys.stdout.flush()
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        unheard(sys.stderr)
-
-
-def unheard(stream: TextIO) -> None:
-    """Nobody reads it any more: what is still in it must not be an error (exit code 120) when the program ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -32,7 +32,7 @@ from rich.text import Text
 from streambatch._survey import Board
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, columns, here, plain, span, tell
+from streambatch.cli._told import as_json, columns, console, here, plain, span, tell
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
@@ -123,7 +123,7 @@ async def _watch(where: Where, every: float, count: int | None) -> int:
         loop.add_signal_handler(number, leave)
     loop.add_signal_handler(signal.SIGWINCH, wake.set)
     async with reached(where) as reach:
-        picture = _Picture(reach, Console(highlight=False, markup=False, emoji=False), count)
+        picture = _Picture(reach, console(), count)
         await picture.look()  # an error now is an error of the verb, said on an ordinary screen
         with _keys(leave), Live(console=picture.console, screen=True, auto_refresh=False) as live:
             while not stop.is_set():

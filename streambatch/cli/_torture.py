@@ -26,12 +26,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rich.columns import Columns
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
 from streambatch._connect import masked
 from streambatch._keys import Keys
+from streambatch.cli._told import console, status
 from streambatch.embedded import EmbeddedServer
 from streambatch.errors import StreambatchError, UsageError
 from streambatch.torture import PROGRAM, Ground, Means, Nest, Plan, Play, Report
@@ -77,10 +77,10 @@ def torture(wishes: Wishes) -> int:
 
 
 async def _play(wishes: Wishes, plan: Plan, folder: Path) -> Report:
-    status = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    note = status()
 
     def say(text: str) -> None:
-        status.print(f"  {text}", style="dim")
+        note(f"  {text}")
 
     async with _ground(wishes.url) as ground, _nest() as nest:
         play = Play(plan, ground, nest, folder, say)
@@ -166,25 +166,25 @@ def _means(ground: Ground) -> Means:
 
 
 def show(report: Report, wishes: Wishes) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    pen = console(wraps=False)
     table = Table(box=None, pad_edge=False, show_header=True, header_style="")
     for name in ("", "promise", "looked at", "broken", ""):
         table.add_column(name, justify="right" if name in ("looked at", "broken") else "left", no_wrap=True)
     for one in report.promises:
         word = "BROKEN" if one["broken"] else "kept" if one["looked"] else "not seen"
         table.add_row(one["promise"], one["says"], f"{one['looked']:,}", f"{one['broken']:,}", word)
-    console.print(table)
-    console.print()
+    pen.print(table)
+    pen.print()
     for name, value in _figures(report):
-        console.print(f"{name:<10}{value}")
+        pen.print(f"{name:<10}{value}")
         if name == "faults":
             faults = [f"{kind} {count:,}" for kind, count in report.json()["faults"].items()]
-            console.print(Padding(Columns(faults, padding=(0, 2)), (0, 0, 0, 10)), soft_wrap=False)
+            pen.print(Padding(Columns(faults, padding=(0, 2)), (0, 0, 0, 10)), soft_wrap=False)
     broken = {wrong.promise: wrong for wrong in reversed(report.wrong)}  # the first of each
     for name in sorted(broken, key=lambda name: int(name[1:])):
-        console.print(f"\n{name} {broken[name].sentence}")
+        pen.print(f"\n{name} {broken[name].sentence}")
         for note in report.histories.get(broken[name].thread, ())[-LINES:]:
-            console.print(f"    {json.dumps(note)}")
+            pen.print(f"    {json.dumps(note)}")
     if broken:
         print(f"\nonce more: {_again(report, wishes)}")
     print(f"\n{len(broken)} promises were broken" if broken else "\nevery promise was kept")

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from streambatch import BatchQueue
-from streambatch.cli._told import COULD_NOT, INTERRUPTED, NOT_SO, OK, say, some, span
+from streambatch.cli._ends import COULD_NOT, INTERRUPTED, NOT_SO, OK, say
+from streambatch.cli._told import some, span
 from streambatch.errors import StreambatchError, UsageError
 
 LOOK = 1.0  # seconds between two looks whether the queue still runs; they send nothing

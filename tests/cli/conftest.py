@@ -26,8 +26,10 @@ async def start_chat(tmp_path: Path) -> AsyncIterator[StartChat]:
     """Start chats in one folder; what still runs at the end of the test is killed."""
     started: list[Chat] = []
 
-    async def start(url: str | None, *options: str, terminal: bool = False, **env: str) -> Chat:
-        started.append(await Chat.start(tmp_path, url, *options, terminal=terminal, env=env))
+    async def start(
+        url: str | None, *options: str, terminal: bool = False, stdout: int | None = None, **env: str
+    ) -> Chat:
+        started.append(await Chat.start(tmp_path, url, *options, terminal=terminal, stdout=stdout, env=env))
         return started[-1]
 
     yield start

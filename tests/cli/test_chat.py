@@ -201,7 +201,7 @@ async def test_two_chats_in_one_folder(provider: Server, start_chat: StartChat) 
     await first.until("type; lines sent")
     same = await start_chat(provider.url)
     await same.give("x\n")
-    assert await same.end() == 1
+    assert await same.end() == 2
     assert "another chat of thread" in same.err
     assert "--thread NAME" in same.err
     other = await start_chat(provider.url, "--thread", "other")
@@ -254,15 +254,15 @@ async def test_what_cannot_start_says_so_in_a_line(
 ) -> None:
     chat = await start_chat(provider.url, *options)
     await chat.give("x\n")
-    assert await chat.end() == 1
-    assert words in chat.err
+    assert await chat.end() == 2
+    assert words in chat.err.splitlines()[-1]
     assert "Traceback" not in chat.err
 
 
 async def test_a_provider_s_model_needs_a_provider(start_chat: StartChat) -> None:
     chat = await start_chat(None, "--model", "gpt")
     await chat.give("x\n")
-    assert await chat.end() == 1
+    assert await chat.end() == 2
     assert "OPENAI_API_KEY" in chat.err
 
 
@@ -271,7 +271,23 @@ async def test_nobody_reads_the_answer_and_it_is_kept(provider: Server, start_ch
     transport = chat.child._transport.get_pipe_transport(1)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue, reportUnknownVariableType]
     transport.close()  # pyright: ignore[reportUnknownMemberType]
     await chat.give("x\n")
-    assert await chat.child.wait() == 130
+    assert await chat.child.wait() == 1
+    await chat.until("streambatch: nobody reads the answer; it is kept for the next start")
+    chat = await start_chat(provider.url)
+    await chat.give("")
+    assert await chat.end() == 0
+    assert (chat.out, len(provider.requests)) == ("I got 1 messages: x\n", 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+async def test_an_answer_that_no_disk_takes_is_kept(provider: Server, start_chat: StartChat, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        chat = await start_chat(provider.url, "--debounce", "0", stdout=full.fileno())
+    await chat.give("x\n")
+    assert await chat.end() == 2
+    sentence = "streambatch: the output cannot be written: No space left on device; it is kept for the next start"
+    assert sentence in chat.err.splitlines()
+    assert "Traceback" not in chat.err
     chat = await start_chat(provider.url)
     await chat.give("")
     assert await chat.end() == 0

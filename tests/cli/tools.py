@@ -42,16 +42,17 @@ class Chat:
 
     @classmethod
     async def start(
-        cls, folder: Path, url: str | None, *options: str, terminal: bool = False, env: dict[str, str] | None = None
-    ) -> Chat:
-        """Start it in *folder*."""
+        cls, folder: Path, url: str | None, *options: str,
+        terminal: bool = False, stdout: int | None = None, env: dict[str, str] | None = None,
+    ) -> Chat:  # fmt: skip
+        """Start it in *folder*; its stdout is read here, or it is this descriptor."""
         mine, theirs = pty.openpty() if terminal else (None, asyncio.subprocess.PIPE)
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "streambatch", "chat", *options),
             cwd=folder,
             env=environment(url) | (env or {}),
             stdin=theirs,
-            stdout=theirs,
+            stdout=theirs if stdout is None else stdout,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from streambatch._connect import masked, scheme_of
+from streambatch.cli._told import console as on_terminal
 from streambatch.cli.doctor import _around, _namespace, _server
 from streambatch.cli.doctor._facts import Facts
 from streambatch.cli.doctor._finding import ERROR, LEVELS, NOTE, OK, UNSEEN, WARNING, Check, Finding
@@ -52,7 +53,7 @@ def doctor(url: str, namespace: str, *, as_json: bool) -> int:
         told = {"url": masked(url), "namespace": namespace, "exit": code}
         print(json.dumps({**told, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        show(findings, f"{masked(url)}, namespace {namespace}", Console(highlight=False, markup=False, emoji=False))
+        show(findings, f"{masked(url)}, namespace {namespace}", on_terminal())
     return code
 
 
