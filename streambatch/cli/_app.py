@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 
 from streambatch.cli._operate import operate
-from streambatch.cli._options import AsJson, Namespace, ended
+from streambatch.cli._options import LOOK, RUN, AsJson, Namespace, Verbs, ended
 
 app = typer.Typer(
     name="streambatch",
-    help="Durable per-thread batching for LLM bots: a burst of messages becomes one Run.",
+    cls=Verbs,
+    rich_markup_mode="markdown",  # the lines of a docstring are joined, whatever the terminal's width
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,10 +38,13 @@ def streambatch(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
     ] = False,
 ) -> None:
-    """Durable per-thread batching for LLM bots: a burst of messages becomes one Run."""
+    """Durable per-thread batching for LLM bots: a burst of messages becomes one Run.
+
+    --url and --namespace of a verb may also stand before it. Exit codes: 0 done; 1 not as wished; 2 not possible.
+    """
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def chat(
     *,
     url: Annotated[
@@ -58,10 +62,11 @@ def chat(
     ),
     debounce: Annotated[float, typer.Option(min=0, max=60, help="Quiet seconds that end a burst.")] = 2.0,
 ) -> None:
-    """Talk to a model in the terminal: lines typed quickly become one Run, and no line is lost.
+    """Talk to a model in the terminal.
 
-    Without an account: a small local model and an embedded server. With OPENAI_API_KEY (and OPENAI_BASE_URL, --model)
-    the provider's. Piped input is one burst: its answer goes to stdout. /quit or Ctrl-D leaves.
+    Lines typed quickly become one Run, and no line is lost. Without an account: a small local model and an embedded
+    server. With OPENAI_API_KEY (and OPENAI_BASE_URL, --model) the provider's. Piped input is one burst: its answer goes
+    to stdout. /quit or Ctrl-D leaves.
 
     Exit code 0; 1: a line has no answer, or nobody reads it; 2: it could not start, or not write; 130: Ctrl-C.
     """
@@ -71,7 +76,7 @@ def chat(
     ended(lambda: _chat.chat(wishes))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def doctor(
     *,
     url: Annotated[
@@ -94,7 +99,7 @@ def doctor(
     ended(lambda: doctor(url, namespace, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def torture(
     *,
     url: Annotated[
@@ -108,10 +113,10 @@ def torture(
     report: Annotated[Path | None, typer.Option(help="A file for the whole report, JSON.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False,
 ) -> None:
-    """Kill, freeze and cut off real workers on your own server, and say which promises were kept.
+    """Kill, freeze and cut off real workers on your server, and say which promises were kept.
 
     It uses a namespace of its own and removes all its keys; your server is not configured, flushed or stopped. Only an
-    embedded: one, which is started for this, is killed too. Exit code: 0 all kept, 1 one broken, 2 it could not run.
+    embedded: one, which is started for this, is killed too. Exit code 0: all kept; 1: one broken; 2: it could not run.
     """
     from streambatch.cli import _torture
 
@@ -119,13 +124,14 @@ def torture(
     ended(lambda: _torture.torture(wishes))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="Where the BatchQueue is, e.g. bot:queue.")],
 ) -> None:
-    """Run the queue of a module: the first SIGTERM or Ctrl-C drains, the second releases what runs, the third leaves.
+    """Run the queue of a module until a signal.
 
-    The module makes a BatchQueue with a runner or a deliver callback and does not open it. Exit code 0: stopped by a
+    The first SIGTERM or Ctrl-C drains, the second releases what runs, the third leaves. The module makes a BatchQueue
+    with a runner or a deliver callback and does not open it. Exit code 0: stopped by a
     signal; 1: the queue ended by itself; 2: it could not start; 130: the third signal.
     """
     from streambatch.cli import _worker
@@ -133,7 +139,7 @@ def worker(
     ended(lambda: _worker.worker(target))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def replay(
     file: Annotated[str, typer.Argument(help="JSON lines with thread, and seconds or at; - is the standard input.")],
     *,
@@ -144,9 +150,9 @@ def replay(
     split_authors: Annotated[bool, typer.Option("--split-authors", help="No two authors in one Run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Play a recorded chat: how many Runs would which window save, and what does it cost in waiting. No server needed.
+    """Play a recorded chat: how many Runs would which window save, and what does it cost in waiting.
 
-    Exit code 0; 2: the file or an option is wrong.
+    No server is needed. Exit code 0; 2: the file or an option is wrong.
     """
 
     def play() -> int:

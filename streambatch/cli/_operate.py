@@ -6,21 +6,23 @@ from typing import Annotated
 
 import typer
 
-from streambatch.cli._options import AsJson, Namespace, Partitions, Url, ended
+from streambatch.cli._options import COMMAND, LOOK, AsJson, Namespace, Partitions, Url, Verbs, ended
 
 operate = typer.Typer()
-dead = typer.Typer(no_args_is_help=True, help="What failed for good: list, show, redrive or discard dead letters.")
-operate.add_typer(dead, name="dead")
+dead = typer.Typer(
+    cls=Verbs, no_args_is_help=True, help="What failed for good: list, show, redrive or discard dead letters."
+)
+operate.add_typer(dead, name="dead", rich_help_panel=COMMAND)
 
 Content = Annotated[bool, typer.Option("--show-content", help="Show texts and authors, too.")]
 Threads = Annotated[str | None, typer.Option("--thread", help="Only letters of this thread.")]
 Reason = Annotated[str | None, typer.Option(help="Only letters whose reason has these words.")]
 Letters = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="As `dead list` shows them.", show_default=False)
+    list[str] | None, typer.Argument(metavar="ID", help="As `dead list` shows them.", show_default=False)
 ]
 
 
-@operate.command()
+@operate.command(rich_help_panel=LOOK)
 def top(
     *,
     url: Url = None,
@@ -42,7 +44,7 @@ def top(
     ended(lambda: _top.top(where, every, count, once=once, json=as_json))
 
 
-@operate.command()
+@operate.command(rich_help_panel=LOOK)
 def threads(
     *,
     url: Url = None,
@@ -55,7 +57,10 @@ def threads(
     count: Annotated[int, typer.Option(min=1, max=1_000, help="So many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List a page of threads, those first that somebody must look at first. Exit code 0, also if there is none."""
+    """List a page of threads, those first that somebody must look at first.
+
+    Exit code 0, also if there is none; 2: no server, no such namespace.
+    """
     from streambatch.cli import _threads
     from streambatch.cli._reach import Where
 
@@ -63,7 +68,7 @@ def threads(
     ended(lambda: _threads.threads(where, state, offset, count, json=as_json))
 
 
-@operate.command()
+@operate.command(rich_help_panel=LOOK)
 def inspect(
     thread: Annotated[str, typer.Argument(help="The first argument of the bot's submit.")],
     *,
@@ -74,7 +79,10 @@ def inspect(
     content: Content = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a thread is doing, why, and what to do about it. Exit code 0; 1: nothing is known of it."""
+    """Say what a thread is doing, why, and what to do about it.
+
+    Exit code 0; 1: nothing is known of it; 2: no server, no such namespace.
+    """
     from streambatch.cli import _inspect
     from streambatch.cli._reach import Where
 
@@ -82,7 +90,7 @@ def inspect(
     ended(lambda: _inspect.inspect(where, thread, messages, show=content, json=as_json))
 
 
-@operate.command()
+@operate.command(rich_help_panel=COMMAND)
 def cancel(
     thread: Annotated[str, typer.Argument(help="The conversation.")],
     *,
@@ -94,7 +102,10 @@ def cancel(
     keep: Annotated[bool, typer.Option("--keep", help="Deliver what the Run has said so far.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End a thread's Run, wherever it is, and drop what waits. Exit code 0; 1: there was nothing to cancel."""
+    """End a thread's Run, wherever it is, and drop what waits.
+
+    Exit code 0; 1: there was nothing to cancel; 2: no server, no such namespace.
+    """
     from streambatch.cli import _cancel
     from streambatch.cli._reach import Where
 
@@ -102,7 +113,7 @@ def cancel(
     ended(lambda: _cancel.cancel(where, thread, run=run, pending=pending, keep=keep, json=as_json))
 
 
-@operate.command()
+@operate.command(rich_help_panel=COMMAND)
 def pause(
     thread: Annotated[str | None, typer.Argument(help="Without one: the whole namespace.")] = None,
     *,
@@ -111,7 +122,10 @@ def pause(
     partitions: Partitions = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start no Run of a thread, or of the namespace, until resume. What runs ends, replies go on, messages are kept."""
+    """Start no Run of a thread, or of the namespace, until resume.
+
+    What runs ends, replies go on, messages are kept. Exit code 0; 2: no server, no such namespace.
+    """
     from streambatch.cli import _pause
     from streambatch.cli._reach import Where
 
@@ -119,7 +133,7 @@ def pause(
     ended(lambda: _pause.pause(where, thread, on=True, json=as_json))
 
 
-@operate.command()
+@operate.command(rich_help_panel=COMMAND)
 def resume(
     thread: Annotated[str | None, typer.Argument(help="Without one: the whole namespace.")] = None,
     *,
@@ -128,7 +142,10 @@ def resume(
     partitions: Partitions = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a pause. That of the namespace and those of threads are ended one by one."""
+    """End a pause, of a thread or of the namespace.
+
+    That of the namespace and those of threads are ended one by one. Exit code 0; 2: no server, no such namespace.
+    """
     from streambatch.cli import _pause
     from streambatch.cli._reach import Where
 
@@ -136,7 +153,7 @@ def resume(
     ended(lambda: _pause.pause(where, thread, on=False, json=as_json))
 
 
-@operate.command()
+@operate.command(rich_help_panel=LOOK)
 def drain(
     *,
     url: Url = None,
@@ -146,9 +163,10 @@ def drain(
     runs: Annotated[bool, typer.Option("--runs", help="Wait for Runs and deliveries only; pause before.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Wait until nothing waits, runs or is being delivered; it only watches, the workers must stay up.
+    """Wait until nothing waits, runs or is being delivered.
 
-    Exit code 0: empty; 1: not, and what is left is shown (at the timeout, or at once if it is paused); 2: no server.
+    It only watches, the workers must stay up. Exit code 0: empty; 1: not, and what is left is shown (at the timeout, or
+    at once if it is paused); 2: no server.
     """
     from streambatch.cli import _drain
     from streambatch.cli._reach import Where
@@ -169,7 +187,10 @@ def dead_list(
     after: Annotated[str | None, typer.Option(help="The id that the page before ended with.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, the oldest first. Exit code 0, also if there is none."""
+    """List dead letters, the oldest first.
+
+    Exit code 0, also if there is none; 2: no server, no such namespace.
+    """
     from streambatch.cli import _dead
     from streambatch.cli._reach import Where
 
@@ -187,7 +208,10 @@ def dead_show(
     content: Content = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter. Exit code 0; 1: there is none with this id."""
+    """Show one dead letter.
+
+    Exit code 0; 1: there is none with this id; 2: no server, no such namespace.
+    """
     from streambatch.cli import _dead
     from streambatch.cli._reach import Where
 
@@ -209,7 +233,10 @@ def dead_redrive(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put dead letters back: a batch at the end of its thread, a reply to be delivered. Exit code 1: one was not."""
+    """Put dead letters back: a batch at the end of its thread, a reply to be delivered.
+
+    Exit code 0; 1: one was not; 2: no server, no such namespace.
+    """
     from streambatch.cli import _dead
     from streambatch.cli._reach import Where
 
@@ -232,7 +259,10 @@ def dead_discard(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete dead letters; their messages are lost for good. Exit code 1: one was not there."""
+    """Delete dead letters; their messages are lost for good.
+
+    Exit code 0; 1: one was not there; 2: no server, no such namespace; 130: a "no" to its question.
+    """
     from streambatch.cli import _dead
     from streambatch.cli._reach import Where
 
