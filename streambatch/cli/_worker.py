@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-The module is the bot's own: it makes a `BatchQueue` with its runner and deliver callback and does not open it. Here it
-is imported, with the working directory on the path as ``python -m`` has it, opened, and kept open.
+The module is the bot's own: it makes a `BatchQueue` with its runner and deliver callback and does not open it. It is
+imported by `_module.py`, with the working directory on the path as ``python -m`` has it, and opened and kept open here.
 
 The first SIGTERM or SIGINT drains: no new claims, and what runs gets the queue's ``drain_timeout``. The second one
 releases what still runs: each batch goes back without using up an attempt, and another worker has it within a second.
@@ -16,75 +16,24 @@ supervisor may restart on failure.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import signal
-import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, cast
 
 from streambatch import BatchQueue
 from streambatch.cli._ends import COULD_NOT, INTERRUPTED, NOT_SO, OK, say
+from streambatch.cli._module import queue_of
 from streambatch.cli._told import some, span
-from streambatch.errors import StreambatchError, UsageError
+from streambatch.errors import StreambatchError
 
 LOOK = 1.0  # seconds between two looks whether the queue still runs; they send nothing
 
 
 def worker(target: str) -> int:
     """Run ``module:queue`` until a signal; returns the exit code. Raises StreambatchError if it cannot start."""
-    queue = _found(target)
+    queue = queue_of(target)
     return COULD_NOT if queue is None else asyncio.run(_Work(queue, target).go())
-
-
-def _found(target: str) -> BatchQueue | None:
-    """The queue; None if the module itself failed, of which the traceback has been shown."""
-    module, _, path = target.partition(":")
-    path = path or "queue"
-    if not all(name.isidentifier() for name in (*module.split("."), *path.split("."))):
-        raise UsageError(f"{target!r}: name a module and the queue in it, as in bot:queue or shop.bot:queue")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: object = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            return _failed(module, error)
-        raise UsageError(f"there is no module {error.name!r}, neither in {Path.cwd()} nor installed") from None
-    except Exception as error:  # noqa: BLE001 - a module of the user's may raise anything
-        return _failed(module, error)
-    for name in path.split("."):
-        if not hasattr(found, name):
-            raise UsageError(f"module {module} has no {path}{_others(sys.modules[module])}")
-        found = getattr(found, name)
-    return _checked(found, target)
-
-
-def _failed(module: str, error: Exception) -> None:
-    traceback.print_exception(error)
-    say(f"streambatch: importing {module} failed, see above")
-
-
-def _others(module: object) -> str:
-    names = [name for name, value in vars(module).items() if isinstance(value, BatchQueue)]
-    return f"; there is {', '.join(names)}" if names else ", and no other BatchQueue on its top level"
-
-
-def _checked(found: object, target: str) -> BatchQueue:
-    if not isinstance(found, BatchQueue):
-        raise UsageError(f"{target} is no BatchQueue but of type {type(found).__name__}")
-    if not found.roles:
-        raise UsageError(
-            f"{target} has neither a runner nor a deliver callback, so it would only submit:"
-            " BatchQueue(…, runner=…), @queue.deliver"
-        )
-    if cast("Any", found)._entered:  # a queue is opened once, and its own words would not say by whom
-        raise UsageError(
-            f"importing {target.partition(':')[0]} already opened its queue: put asyncio.run(main()) under"
-            " if __name__ == '__main__'"
-        )
-    return found
 
 
 class _Work:

@@ -67,20 +67,9 @@ async def test_it_hides_neither_help_nor_version(words: tuple[str, ...]) -> None
 
 
 VERBS = (
-    "top",
-    "threads",
-    "inspect",
-    "doctor",
-    "drain",
-    "cancel",
-    "pause",
-    "resume",
-    "dead",
-    "chat",
-    "torture",
-    "worker",
-)
-VERBS += ("replay", "dead list", "dead show", "dead redrive", "dead discard")
+    "top", "threads", "inspect", "doctor", "drain", "cancel", "pause", "resume", "dead", "chat", "torture", "worker",
+    "replay", "dead list", "dead show", "dead redrive", "dead discard",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "dead"])

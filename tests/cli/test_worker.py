@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import queue
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from streambatch import BatchQueue
+from streambatch.cli import _module
 from tests.cli.terminal import Terminal
 from tests.cli.tools import DEADLINE, environment
 from tests.rig import Server, wait_for
@@ -52,6 +56,28 @@ asyncio.run(main())
 '''
 
 
+#: The same, but for ever: until it is cancelled, or until a signal that it hears itself.
+STAYS = OPENS.replace("        pass", "        await asyncio.Event().wait()")
+HEARS = OPENS.replace("        pass", "        await until_stopped()").replace(
+    "import asyncio", "import asyncio\nfrom streambatch.integrations import until_stopped"
+)
+SLOW = """
+import asyncio, pathlib
+
+async def main():
+    pathlib.Path("began").touch()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+OPTIONS = """
+import argparse
+options = argparse.ArgumentParser()
+options.add_argument("--token", required=True)
+options.parse_args([])
+"""
+
+
 class Worker:
     """A running worker; ``err`` and ``out`` are what it has said."""
 
@@ -78,6 +104,14 @@ class Worker:
             self.said[name] += data.decode()
 
 
+#: As the script that is installed, which has not the working directory on its path.
+SCRIPT = """
+import os, streambatch.cli
+from streambatch.cli import _module
+
+_module.LONG = float(os.environ.get("LONG", 10))
+streambatch.cli.main()
+"""
 Start = Callable[..., Awaitable[Worker]]
 
 
@@ -87,14 +121,18 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     (tmp_path / "bot.py").write_text(BOT)
     (tmp_path / "broken.py").write_text("import bot_that_is_not_there")
     (tmp_path / "failing.py").write_text("raise RuntimeError('no token')")
-    (tmp_path / "opens.py").write_text(OPENS)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit('no token is set')")
+    (tmp_path / "shop").mkdir()
+    for name, text in (("opens", OPENS), ("stays", STAYS), ("hears", HEARS), ("slow", SLOW), ("options", OPTIONS)):
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "shop" / "bot.py").write_text("")
     started: list[Worker] = []
 
     async def begin(
         target: str, url: str = "redis://h", namespace: str = "n", stderr: int = asyncio.subprocess.PIPE
     ) -> Worker:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "streambatch", "worker", target), cwd=tmp_path,
+            *(sys.executable, "-P", "-c", SCRIPT, "worker", target), cwd=tmp_path,
             env=environment(None) | {"BOT_URL": url, "BOT_SPACE": namespace},
             stdout=asyncio.subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
@@ -112,19 +150,36 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     ("target", "words"),
     [
         ("nothing:queue", "there is no module 'nothing', neither in "),
-        ("bot:nothing", "module bot has no nothing; there is queue, silent"),
-        ("json:queue", "module json has no queue, and no other BatchQueue on its top level"),
+        ("bot:nothing", "/bot.py) has no nothing; there is queue, silent"),
+        ("json:queue", f"module json ({json.__file__}) has no queue, and no other BatchQueue on its top level"),
+        ("queue:queue", f"module queue ({queue.__file__}) has no queue, and no other BatchQueue on its top level. "),
+        ("queue:queue", "/queue.py was not looked at, because another module of that name was there first: rename it"),
+        ("queue:Queue", f"queue:Queue is no BatchQueue but of type type, in module queue ({queue.__file__}). "),
+        ("shop", "/shop) has no queue, and no other BatchQueue on its top level"),
+        ("sys", "module sys (a part of Python) has no queue"),
         ("bot:answer", "bot:answer is no BatchQueue but of type function"),
         ("bot:silent", "bot:silent has neither a runner nor a deliver callback, so it would only submit"),
-        ("bot.py", "there is no module 'bot.py'"),
+        ("bot.py", "bot.py is a file: name the module, streambatch worker bot:queue"),
+        ("./shop/bot.py:app", "./shop/bot.py is a file: name the module, streambatch worker shop.bot:app"),
+        ("bto.py", "there is no module 'bto', neither in "),
         ("bot:", "redis://h: the server does not answer"),
         ("a b", "name a module and the queue in it, as in bot:queue"),
         ("broken:queue", "importing broken failed, see above"),
         ("failing", "importing failing failed, see above"),
         ("opens", "importing opens already opened its queue: put asyncio.run(main()) under if __name__ == '__main__'"),
+        ("stays", "importing stays already opened its queue: put asyncio.run(main()) under if __name__ == '__main__'"),
+        ("hears", "importing hears already opened its queue: put asyncio.run(main()) under if __name__ == '__main__'"),
+        ("leaves", "importing leaves ended the program at "),
+        ("leaves", "/leaves.py:2 (SystemExit); what starts the bot, and reads its options, belongs under if __name__"),
+        (
+            "options",
+            "/options.py:5 (SystemExit); what starts the bot, and reads its options, belongs under if __",
+        ),
     ],
 )
-async def test_what_cannot_start_is_said_in_a_sentence(start: Start, target: str, words: str) -> None:
+async def test_what_cannot_start_is_said_in_a_sentence(start: Start, target: str, words: str, tmp_path: Path) -> None:
+    if target.startswith("queue:"):
+        (tmp_path / "queue.py").touch()
     worker = await start(target)
     assert await worker.end() == 2
     last = worker.said["err"].splitlines()[-1]
@@ -132,6 +187,42 @@ async def test_what_cannot_start_is_said_in_a_sentence(start: Start, target: str
     assert last.startswith("streambatch: ")
     assert ("Traceback" in worker.said["err"]) == ("see above" in words)
     assert worker.said["out"] == ""
+
+
+async def test_what_a_module_says_when_it_ends_the_program_is_shown(start: Start) -> None:
+    worker = await start("leaves")
+    assert await worker.end() == 2
+    assert worker.said["err"].splitlines()[0] == "no token is set"
+
+
+async def test_an_import_that_takes_long_is_said_to_stand_somewhere(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a model that loads, so it goes on; Ctrl-C ends it."""
+    monkeypatch.setenv("LONG", "0.1")
+    worker = await start("slow")
+    await worker.until("importing slow takes long, it is at ")
+    await worker.until("/slow.py:8; what runs the bot belongs under if __name__ == '__main__'\n")
+    assert (tmp_path / "began").exists()
+    worker.child.send_signal(signal.SIGINT)
+    assert await worker.end() == 130
+    assert "Traceback" not in worker.said["err"]
+
+
+def test_that_an_import_takes_long_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    class Over(threading.Event):
+        looks = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout == _module.EVERY
+            self.looks += 1
+            return self.looks > 2 * _module.LONG / _module.EVERY
+
+    watch = _module.Watch("bot", "queue")
+    watch.over = Over()
+    watch.look()
+    assert capsys.readouterr().err.count("importing bot takes long, it is at ") == 1
+    assert not watch.told
 
 
 @pytest.mark.leaves_keys("a worker leaves its namespace")
