@@ -20,8 +20,9 @@ runs. A folder that is not there is not made, and one that no server was ever in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -36,8 +37,10 @@ from streambatch._settings import Settings
 from streambatch._store import Store
 from streambatch._survey import Survey
 from streambatch._topology import Client, at
+from streambatch.cli._ends import say
 from streambatch.errors import Refused, StoreError, Unreachable, UsageError
 
+QUIET = 1.0  # seconds without an answer at the start, which are worth a line
 LONGEST = 30 * 86_400.0  # seconds: the most that `dedup_window` and `reply_retention` may be
 NO_URL = "which server? Give --url redis://host:6379, or better set STREAMBATCH_URL: it keeps a password out of ps"
 
@@ -140,7 +143,9 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
     client, _ = client_of(url, Settings(), 4)
     try:
         try:
-            partitions = _number(where, await _layout(client, first))
+            with _patient(shown) if sys.stderr.isatty() else nullcontext():
+                row = await _layout(client, first)
+            partitions = _number(where, row)
         except Unreachable as error:
             raise Unreachable(f"{shown}: {unreached(error)}", sent=error.sent) from None
         except Refused as error:
@@ -163,6 +168,16 @@ async def _layout(client: Client, keys: Keys) -> list[bytes | None]:
         return await wire.call(None, (), ("HMGET", keys.of(0, "meta"), "layout", "partitions"))
     finally:
         await wire.close()
+
+
+@contextmanager
+def _patient(name: str) -> Generator[None]:
+    """Tell a person at a terminal what is being waited for."""
+    said = asyncio.get_running_loop().call_later(QUIET, say, f"{name} has not answered yet")
+    try:
+        yield
+    finally:
+        said.cancel()
 
 
 def _number(where: Where, row: list[bytes | None]) -> int:

@@ -7,7 +7,8 @@ the alternate screen, as full-screen programs do, so that leaving brings back wh
 without echo. Whatever ends it, ``q``, Ctrl-C, SIGTERM or an error, the terminal is put back before anything is said.
 Elsewhere it prints one table and ends.
 
-While the server is away the last table stays, with a line that says since when; it is asked again at every refresh.
+While the server is away the last table stays, with a line that says for how long. It is asked again at every refresh,
+and the line counts on while a call is under way: a frozen server lets each of them wait for seconds.
 What runs is counted by looking, so in a crowd it is "at least": see `_survey`. Runs a minute come from the counter of
 committed batches, of which two readings are needed: one table alone shows none.
 """
@@ -21,7 +22,7 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -36,6 +37,7 @@ from streambatch.cli._told import as_json, columns, console, here, plain, span, 
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
+SILENT = 1.0  # seconds without an answer that are worth a line
 HEAD = 6  # lines above the rows, with one that is told now and then
 ROWS = 20  # where there is no terminal
 
@@ -119,12 +121,12 @@ async def _watch(where: Where, every: float, count: int | None) -> int:
         stop.set()
         wake.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, leave)
-    loop.add_signal_handler(signal.SIGWINCH, wake.set)
     async with reached(where) as reach:
         picture = _Picture(reach, console(), count)
         await picture.look()  # an error now is an error of the verb, said on an ordinary screen
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, leave)
+        loop.add_signal_handler(signal.SIGWINCH, wake.set)
         with _keys(leave), Live(console=picture.console, screen=True, auto_refresh=False) as live:
             while not stop.is_set():
                 live.update(picture.draw(), refresh=True)
@@ -133,14 +135,16 @@ async def _watch(where: Where, every: float, count: int | None) -> int:
                     async with asyncio.timeout(every):
                         await wake.wait()
                 if not stop.is_set():
-                    await _unless(stop, picture)
+                    await _unless(stop, picture, lambda: live.update(picture.draw(), refresh=True))
     return 0
 
 
-async def _unless(stop: asyncio.Event, picture: _Picture) -> None:
-    """Look again, but leave at once if somebody wants that while the server is silent."""
+async def _unless(stop: asyncio.Event, picture: _Picture, draw: Callable[[], None]) -> None:
+    """Look again, but leave at once if somebody wants that while the server is silent, which is drawn meanwhile."""
     looking, leaving = asyncio.ensure_future(picture.again()), asyncio.ensure_future(stop.wait())
-    await asyncio.wait((looking, leaving), return_when=asyncio.FIRST_COMPLETED)
+    wait = asyncio.wait
+    while not (await wait((looking, leaving), timeout=SILENT, return_when=asyncio.FIRST_COMPLETED))[0]:
+        draw()
     for task in (looking, leaving):
         if not task.done():
             task.cancel()
@@ -158,32 +162,38 @@ class _Picture:
         self._reach = reach
         self._count = count
         self._board: Board | None = None
-        self._since: float | None = None
+        self._asked: float | None = None  # when what has had no answer since was asked for the first time
         self._error = ""
         self._read: deque[tuple[float, int]] = deque()
 
     async def look(self) -> None:
         """A fresh board. Raises StoreError."""
         self._board = board = await self._reach.survey.board(self._count or max(1, self.console.height - HEAD))
-        self._since = None
+        self._asked, self._error = None, ""
         while self._read and board.now - self._read[0][0] > MINUTE:
             self._read.popleft()
         self._read.append((board.now, board.stats.batches))
 
     async def again(self) -> None:
         """The same, while the server may be away."""
+        self._asked = self._asked or time.monotonic()
         try:
             await self.look()
         except StoreError as error:
-            self._since, self._error = self._since or time.monotonic(), str(error)
+            self._error = str(error)
 
     def draw(self) -> RenderableType:
         """What is known."""
         assert self._board is not None
-        note = ""
-        if self._since is not None:
-            note = f"no answer since {span(time.monotonic() - self._since)}, trying again: {plain(self._error)}"
-        return screen(self._board, self._reach, self.console.width, self._rate(), note)
+        return screen(self._board, self._reach, self.console.width, self._rate(), self._silence())
+
+    def _silence(self) -> str:
+        """That the server does not answer, and for how long."""
+        silent = 0.0 if self._asked is None else time.monotonic() - self._asked
+        if silent < SILENT and not self._error:
+            return ""
+        long = f" for {span(silent)}" if silent >= SILENT else ""
+        return f"no answer{long}, {f'trying again: {plain(self._error)}' if self._error else 'still waiting'}"
 
     def _rate(self) -> float | None:
         if len(self._read) < 2:

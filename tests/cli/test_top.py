@@ -7,6 +7,7 @@ import json
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,17 +126,35 @@ async def test_while_the_server_is_away_the_screen_says_so_and_it_comes_back(
         screen = await opened("top", "--namespace", namespace, "--every", "0.1", **stage.here)
         await screen.until("waiting 0")
         server.kill9()
-        await screen.until("no answer since", "trying again", "waiting 0")
+        await screen.until("no answer, trying again: ", "waiting 0")
+        await screen.until("no answer for ", "trying again: ", "waiting 0")
+        assert not re.search(r"no answer (for|since) 0\.", screen.text)
         server.restart()
         await stage.queue.stats()
         await stage.say("slow")
         await screen.until("running 1")
         assert "no answer" not in screen.text
-        server.stop()  # frozen: it says nothing at all, and q leaves at once
+        server.stop()  # frozen: it says nothing at all, which is counted, and q leaves at once
+        await screen.until("no answer for 1.", ", still waiting", "running 1")
+        await screen.until("no answer for 2.", ", still waiting", "running 1")
         screen.give("q")
         assert await screen.end() == 0
         server.cont()
     assert screen.modes == screen.before
+
+
+async def test_a_silent_server_is_said_to_be_silent_at_the_start(tmp_path: Path, opened: Open) -> None:
+    """It accepts, and says nothing; for five seconds nothing else would be on the screen."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(silent, tmp_path / "s.sock"):
+        screen = await opened("top", "--url", f"unix://{tmp_path / 's.sock'}", size=(160, 10))
+        await screen.until("s.sock has not answered yet")
+        screen.give("\x03")
+        assert await screen.end() == 130
 
 
 @pytest.mark.leaves_keys(LEAVES)
