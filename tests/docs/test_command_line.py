@@ -8,7 +8,7 @@ from typing import Any
 
 import typer.main
 
-from streambatch.cli import _told
+from streambatch.cli import _ends
 from streambatch.cli._app import app
 from tests.docs.book import ROOT
 
@@ -35,7 +35,7 @@ def test_every_verb_and_option_stands_in_the_page() -> None:
 
 
 def test_the_exit_codes_are_those_of_the_code() -> None:
-    for code in (_told.OK, _told.NOT_SO, _told.COULD_NOT, _told.INTERRUPTED):
+    for code in (_ends.OK, _ends.NOT_SO, _ends.COULD_NOT, _ends.INTERRUPTED):
         assert f"\n| `{code}` | " in PAGE
 
 
