@@ -7,7 +7,11 @@ what to do, from the table `DO`. Then what is known: times, batch, lease, reply,
 text, author and reply are shown only with ``--show-content``. Bytes that cannot be read here, because the bot has a
 codec, are said to be that.
 
-A constant number of commands: the look, the messages of a page, and the size of the reply.
+What failed for good is not of the thread any more, which may be idle and look well. So the thread remembers the id of
+its latest dead letter, and as long as that is there, neither redriven nor discarded, it is shown. Others of the same
+thread are found by `dead list --thread`, which looks at all letters.
+
+A constant number of commands: the look, the messages of a page, the size of the reply, and that letter.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from streambatch._explain import WAITING
+from streambatch._explain import WAITING, DeadLetterInfo
 from streambatch._messages import decode_reply, id_of
 from streambatch._rows import messages_of
 from streambatch._survey import Glance, arrived
@@ -48,6 +52,7 @@ DO = {
     "unindexed": "submit something to it; find out who else writes to this server's keys",
     "broken": "nothing, if a worker runs: it repairs it; find out who else writes to this server's keys",
 }
+DEAD = "mend the reason, then: streambatch dead redrive LETTER NAMESPACE (more: streambatch dead show LETTER NAMESPACE)"
 UNREADABLE = "(cannot be read here: the bot has a codec, or it is damaged)"
 
 
@@ -71,6 +76,7 @@ class Sight:
     messages: tuple[Stored, ...]
     reply: int | None
     reply_text: str
+    letter: DeadLetterInfo | None
 
     @property
     def known(self) -> bool:
@@ -84,7 +90,7 @@ def inspect(where: Where, thread: str, count: int, *, show: bool, json: bool) ->
     thread = id_of(thread, "the thread")
     sight = asyncio.run(_inspect(where, thread, count, show=show))
     if json:
-        as_json({**_all(sight, show=show), "do": advice(sight.glance, where.namespace)})
+        as_json({**_all(sight, show=show), "do": advice(sight, where.namespace)})
     else:
         _tell(sight, where.namespace, show=show)
     return OK if sight.known else NOT_SO
@@ -97,10 +103,11 @@ async def _inspect(where: Where, thread: str, count: int, *, show: bool) -> Sigh
         data = (
             await _reply(reach, thread) if "run.tries" in glance.fields and "run.first" not in glance.fields else None
         )
+        letter = await _letter(reach, glance)
     text = ""
     if show and data is not None:
         text = _text(lambda: decode_reply(data, thread, 0, 0).text)
-    return Sight(glance, messages, None if data is None else len(data), text)
+    return Sight(glance, messages, None if data is None else len(data), text, letter)
 
 
 async def _messages(reach: Reach, glance: Glance, count: int, *, show: bool) -> tuple[Stored, ...]:
@@ -131,6 +138,18 @@ async def _reply(reach: Reach, thread: str) -> bytes | None:
     )
 
 
+async def _letter(reach: Reach, glance: Glance) -> DeadLetterInfo | None:
+    """The latest dead letter of the thread, if it is still there."""
+    thread, entry = glance.explanation.thread, glance.fields.get("last.dead")
+    if entry is None:
+        return None
+    try:
+        found = await reach.desk.letter(f"{reach.store.keys.partition(thread)}/{entry}")
+    except Refused:  # a foreign type
+        return None
+    return found if found is not None and found.thread == thread else None
+
+
 def _text(read: Any) -> str:
     try:
         return read()
@@ -138,9 +157,9 @@ def _text(read: Any) -> str:
         return UNREADABLE
 
 
-def advice(glance: Glance, namespace: str) -> str:
+def advice(sight: Sight, namespace: str) -> str:
     """What to do about it; the commands have the names in them, to be copied."""
-    told, f = glance.explanation, glance.fields
+    told, f = sight.glance.explanation, sight.glance.fields
     state = told.state
     if state in ("waiting", "retrying") and f.get("halted") == "1" and (told.wake or 0.0) <= 0:
         state = "halted"
@@ -148,14 +167,17 @@ def advice(glance: Glance, namespace: str) -> str:
         state = "scope"
     elif state in ("waiting", "retrying") and (told.wake or 0.0) < 0:
         state = "overdue"
-    return DO[state].replace(" NAMESPACE", here(namespace)).replace("THREAD", plain(shlex.quote(told.thread)))
+    do = DO[state]
+    if state == "idle" and sight.letter is not None:
+        do = DEAD.replace("LETTER", sight.letter.id)
+    return do.replace(" NAMESPACE", here(namespace)).replace("THREAD", plain(shlex.quote(told.thread)))
 
 
 def _tell(sight: Sight, namespace: str, *, show: bool) -> None:
     told = sight.glance.explanation
     tell(Text(f"{plain(told.thread)}: {told.state}", "bold"))
     known = plain(told.reason) if sight.known else "nothing is known of it: never seen, or drained and forgotten"
-    for text in (known, f"→ {advice(sight.glance, namespace)}"):
+    for text in (known, f"→ {advice(sight, namespace)}"):
         tell(Padding(Text(text), (0, 0, 0, 2), expand=False))
     print()
     for name, value in _lines(sight):
@@ -204,6 +226,10 @@ def _lines(sight: Sight) -> Sequence[tuple[str, str]]:
         lines.append(("lease", f"{span(sight.glance.lease)} of {span(int(f['lease.ttl']) / 1000)}"))
     if f.get("kind"):
         lines.append(("history", f"of the runner kind {plain(f['kind'])}"))
+    if sight.letter is not None:
+        one = sight.letter
+        died = moment(arrived(one.id.partition("/")[2]))
+        lines.append(("dead", f"{one.id}, a {one.kind}, since {died} UTC: {plain(one.reason)}"))
     lines.append(("answered", f"{some(int(f.get('last.seq', 0)), 'batch')} so far"))
     paused = [name for name, flag in (("this thread", "paused"), ("the namespace", "halted")) if f.get(flag) == "1"]
     lines.append(("paused", " and ".join(paused) or "no"))
@@ -218,6 +244,11 @@ def _all(sight: Sight, *, show: bool) -> dict[str, Any]:
         | ({"author": one.author, "text": one.text} if show else {})
         for one in sight.messages
     ]
+    one = sight.letter
+    dead = one and {
+        "id": one.id, "kind": one.kind, "died": arrived(one.id.partition("/")[2]), "reason": one.reason,
+        "messages": len(one.messages),
+    }  # fmt: skip
     reply = {"bytes": sight.reply, "batch": f.get("run.batch", ""), "tries": told.attempt}
     return {
         "thread": told.thread, "known": sight.known, "state": told.state, "reason": told.reason,
@@ -226,5 +257,5 @@ def _all(sight: Sight, *, show: bool) -> dict[str, Any]:
         "paused": f.get("paused") == "1", "namespace_paused": f.get("halted") == "1",
         "batch": batch if told.in_batch else None,
         "reply": None if sight.reply is None else reply | ({"text": sight.reply_text} if show else {}),
-        "messages": messages,
+        "dead": dead, "messages": messages,
     }  # fmt: skip

@@ -21,10 +21,14 @@ local function tombstone(k, op, answer)
   redis.call('PEXPIRE', k.lease, math.max(60000, 2 * ttl + 10000))
 end
 
--- I8: a dead letter is written, unless there is no room: too many, the key is foreign, or its ids are used up.
-local function buried(letter)
+-- I8: a dead letter is written, unless there is no room: too many, the key is foreign, or its ids are used up. `last`
+-- names the latest one, for whoever asks why a thread has no answer: no index says which letters are of a thread.
+local function buried(k, letter)
   local n = redis.pcall('XLEN', dead)
-  if type(n) == 'table' or n >= dead_limit or redis.pcall('XADD', dead, '*', unpack(letter)).err then return false end
+  if type(n) == 'table' or n >= dead_limit then return false end
+  local id = redis.pcall('XADD', dead, '*', unpack(letter))
+  if id.err then return false end
+  redis.call('HSET', k.last, 'dead', id)
   count('dead', 1)
   return true
 end

@@ -21,7 +21,7 @@ for i = 0, (#ARGV - 15) / 6 - 1 do
       letter[#letter + 1] = 'e' letter[#letter + 1] = entry[1]
       for j, field in ipairs(entry[2]) do letter[#letter + 1] = j % 2 == 1 and '>' .. field or field end
     end
-    if not buried(letter) then
+    if not buried(k, letter) then
       row = {'full'}
       redis.call('HSET', k.run, 'at', now + 60000, 'delay', 60000)
       tombstone(k, op, 'full')

@@ -26,5 +26,5 @@ end
 add('window.', window, 'n', 'b', 'f', 'q', 'w')
 add('lease.', lease, 'token', 'owner', 'deadline', 'ttl', 'phase')
 add('run.', run, 'first', 'last', 'n', 'rev', 'attempts', 'claims', 'at', 'tries', 'batch', 'why', 'cancel')
-add('last.', last, 'id', 'seq', 'fence')
+add('last.', last, 'id', 'seq', 'fence', 'dead')
 return out

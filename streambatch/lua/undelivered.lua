@@ -17,7 +17,7 @@ for i = 0, (#ARGV - 15) / 7 - 1 do
   elseif l[1] ~= token or not r[1] then row = {'lost'}
   else
     if tries >= tonumber(limit) then
-      word = buried({'v', 1, 'k', 'reply', 't', thread, 'b', r[3], 'r', reason, 'n', tries, 'reply', r[1],
+      word = buried(k, {'v', 1, 'k', 'reply', 't', thread, 'b', r[3], 'r', reason, 'n', tries, 'reply', r[1],
         'seq', r[4], 'fence', r[5]}) and 'dead' or 'full'
     end
     if word == 'dead' then

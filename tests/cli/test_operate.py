@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,46 @@ async def test_a_cancelled_run_is_due_now_and_not_since_1970(server: Server, nam
     assert (found["state"], found["wake"]) == ("cancelling", 0)
     (row,) = (await told(stage, "threads"))["threads"]
     assert (row["state"], row["wake"]) == ("cancelling", 0)
+
+
+async def test_inspect_names_the_latest_dead_letter_as_long_as_it_is_there(server: Server, namespace: str) -> None:
+    """Also of a thread that is idle or goes on, and nothing of one that was redriven or discarded."""
+    async with staged(server.url, namespace) as stage:
+        await stage.say("dead-1")
+        (first,) = await wait_for(stage.queue.dead_letters, "the letter")
+        at = f" --namespace {namespace}"
+        found = await told(stage, "inspect", "dead-1")
+        assert (found["state"], found["dead"]["id"], found["dead"]["kind"]) == ("idle", first.id, "batch")
+        assert (found["dead"]["reason"], found["dead"]["messages"]) == ("no image can be read", 1)
+        do = f"mend the reason, then: streambatch dead redrive {first.id}{at}"
+        do += f" (more: streambatch dead show {first.id}{at})"
+        assert found["do"] == do
+        screen = await shown(stage, "inspect", "dead-1")
+        assert f"→ {do}" in " ".join(screen.split())
+        assert re.search(rf"dead +{first.id}, a batch, since \d+-.* UTC: no image can be read", screen)
+        await stage.queue.submit("dead-1", f"{CANARY}-text", debounce=60)
+        found = await told(stage, "inspect", "dead-1")
+        assert (found["state"], found["dead"]["id"], "redrive" in found["do"]) == ("waiting", first.id, False)
+        await stage.queue.run_now("dead-1")
+        letters = await wait_for(lambda: _letters(stage, 2), "the second letter")
+        assert (await told(stage, "inspect", "dead-1"))["dead"]["id"] == letters[1].id
+        await told(stage, "dead", "discard", letters[1].id)
+        found = await told(stage, "inspect", "dead-1")
+        assert (found["dead"], "dead list --thread dead-1" in found["do"]) == (None, True)
+        assert (await told(stage, "inspect", "nobody", code=1))["dead"] is None
+
+
+async def _letters(stage: Stage, count: int) -> Any:
+    letters = await stage.queue.dead_letters()
+    return len(letters) == count and letters
+
+
+async def test_inspect_names_the_dead_letter_of_a_reply(server: Server, namespace: str) -> None:
+    async with staged(server.url, namespace, max_delivery_attempts=1) as stage:
+        await stage.say("undelivered")
+        (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
+        found = await told(stage, "inspect", "undelivered")
+        assert (found["state"], found["dead"]["id"], found["dead"]["kind"]) == ("idle", letter.id, "reply")
 
 
 async def test_what_a_codec_wrote_is_said_to_be_unreadable(server: Server, namespace: str) -> None:

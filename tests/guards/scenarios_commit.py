@@ -329,7 +329,8 @@ def a_reply_dies_at_its_limit(w: World) -> None:
         assert w.verb("undelivered", w.take())[0] == "later"
     assert w.verb("undelivered", w.take()) == ["dead", "3"]
     assert w.length("dead") == 1
-    letter = w.db.xrange(w.key("dead"))[0][1]
+    name, letter = w.db.xrange(w.key("dead"))[0]
+    assert w.hash("last").get("dead") == name
     fence = letter.get("fence", "0")
     assert int(fence) >= turn.fence
     assert letter == {
@@ -356,10 +357,11 @@ def a_buried_batch_is_a_dead_letter(w: World) -> None:
     w.row("start", token=turn.token)
     w.submit("a", "m3")
     assert w.verb("bury", turn) == ["dead"]
-    assert w.hash("last") == {"id": turn["last"], "fence": str(turn.fence)}
+    assert w.length("dead") == 1
+    name, letter = w.db.xrange(w.key("dead"))[0]
+    assert w.hash("last") == {"id": turn["last"], "fence": str(turn.fence), "dead": name}
     assert w.ttl("last") == -1
-    assert (w.length("dead"), w.length(), w.pel(), w.tally("dead"), w.tally("runs")) == (1, 1, [], 1, 0)
-    letter = w.db.xrange(w.key("dead"))[0][1]
+    assert (w.length(), w.pel(), w.tally("dead"), w.tally("runs")) == (1, [], 1, 0)
     told = {"v": "1", "k": "batch", "t": "a", "b": "B", "r": "why", "n": "1"}
     assert {name: letter[name] for name in told} == told
     assert w.call("await", thread="a", entry=turn["first"])[0] == "dead"

@@ -64,13 +64,14 @@ def look_names_every_field(w: World) -> None:
     w.cancel(pending=0)
     known = {"tries": "2", "batch": "B", "why": "busy", "at": "7", "rev": "3", "attempts": "4", "n": "5"}
     w.db.hset(w.key("run"), mapping=known)
+    w.db.hset(w.key("last"), "dead", "9-0")
     flat = w.call("look", thread="a")
     seen = dict(zip(flat[::2], flat[1::2], strict=True))
     for kind, fields in {
         "window": "n b f q w",
         "lease": "token owner deadline ttl phase",
         "run": "first last n rev attempts claims at tries batch why cancel",
-        "last": "id seq fence",
+        "last": "id seq fence dead",
     }.items():
         there = w.hash(kind)
         told = {field: seen.get(f"{kind}.{field}") for field in fields.split()}
