@@ -229,7 +229,7 @@ def _lines(sight: Sight) -> Sequence[tuple[str, str]]:
     if sight.letter is not None:
         one = sight.letter
         died = moment(arrived(one.id.partition("/")[2]))
-        lines.append(("dead", f"{one.id}, a {one.kind}, since {died} UTC: {plain(one.reason)}"))
+        lines += [("dead", f"{one.id}, a {one.kind}, since {died} UTC"), ("", plain(one.reason))]
     lines.append(("answered", f"{some(int(f.get('last.seq', 0)), 'batch')} so far"))
     paused = [name for name, flag in (("this thread", "paused"), ("the namespace", "halted")) if f.get(flag) == "1"]
     lines.append(("paused", " and ".join(paused) or "no"))

@@ -88,10 +88,10 @@ def screen(board: Board, reach: Reach, wide: int, rate: float | None, note: str 
     more = [("messages", f"{t['messages']:,}"), ("oldest waiting", span(board.oldest) or "-")]
     more += [("overdue", span(t["overdue"]))]
     more += [("Runs so far", f"{t['batches']:,}") if rate is None else ("Runs/min", f"{rate:,.0f}")]
-    lines: list[RenderableType] = [head, _pairs(counts), _pairs(more)]
+    lines = [head, _pairs(counts), _pairs(more)]
     there = here(reach.store.keys.namespace)
     if t["dead"]:
-        lines[1] = _pairs(counts).append(f"→ streambatch dead list{there}", "dim")
+        _beside(lines, 1, Text(f"→ streambatch dead list{there}", "dim"), wide)
     if t["paused"]:
         end = f"`streambatch resume{there}` ends it"
         lines.append(Text(f"PAUSED: no Run of this namespace starts; {end}", "bold yellow"))
@@ -101,6 +101,14 @@ def screen(board: Board, reach: Reach, wide: int, rate: float | None, note: str 
         rows(board.threads, wide, paused=t["paused"]) if board.threads else Text("nothing waits, nothing runs", "dim")
     )
     return Group(*lines, Text(""), body)
+
+
+def _beside(lines: list[Text], place: int, text: Text, wide: int) -> None:
+    """Put *text* at the end of a line, or below it: a command that is cut in two is no command."""
+    if wide and lines[place].cell_len + text.cell_len > wide:
+        lines.insert(place + 1, text)
+    else:
+        lines[place].append_text(text)
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> Text:

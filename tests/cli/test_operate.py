@@ -161,7 +161,7 @@ async def test_inspect_names_the_latest_dead_letter_as_long_as_it_is_there(serve
         assert found["do"] == do
         screen = await shown(stage, "inspect", "dead-1")
         assert f"→ {do}" in " ".join(screen.split())
-        assert re.search(rf"dead +{first.id}, a batch, since \d+-.* UTC: no image can be read", screen)
+        assert re.search(rf"  dead +{first.id}, a batch, since \d+-.* UTC\n +no image can be read\n", screen)
         await stage.queue.submit("dead-1", f"{CANARY}-text", debounce=60)
         found = await told(stage, "inspect", "dead-1")
         assert (found["state"], found["dead"]["id"], "redrive" in found["do"]) == ("waiting", first.id, False)

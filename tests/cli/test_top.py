@@ -62,6 +62,8 @@ async def test_the_screen_shows_counts_and_the_most_urgent_first_and_q_leaves_it
         assert re.search(r"slow +running +\d.* +1 +1 +\d+ s +\S+:\d+$", lines[7])
         assert "evil\\x1b[2J\\n\\u202e" in screen.text
         assert CANARY not in screen.text
+        screen.resize(100, 20)  # the command goes below, and is not cut in two
+        await screen.until(f"dead 2\n→ streambatch dead list --namespace {namespace}\nmessages 5")
         assert ALTERNATE in screen.raw
         assert screen.modes != screen.before
         screen.give("q")
