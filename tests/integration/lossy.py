@@ -27,7 +27,7 @@ from tests.rig import Server
 
 Trail = list[tuple[list[str], dict[str, str]]]
 _RESEND = 6  # where a numbered submit call says that it is sent again
-_CHANCE = re.compile(r"\d+-\d+(?=\x01v\x011\x01k\x01)|(?<=owner\x01)[^\x02]*")
+_CHANCE = re.compile(r"\d+-\d+(?=\x01v\x011\x01k\x01)|(?<=dead\x01)\d+-\d+|(?<=owner\x01)[^\x02]*")
 
 
 class Lossy(Bench):
