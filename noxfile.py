@@ -140,8 +140,8 @@ def chat(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` reach pytest."""
     _install(session, extras=EXTRAS, groups=["test"], more=MODEL + TLC)
-    # Three at a time, on two cores: most tests wait for processes and windows. Later arguments win, as `-n 0` does.
-    session.run("python", "-m", "pytest", "-n", "3", *session.posargs)
+    # Four at a time, on two cores: most tests wait for processes and windows. Later arguments win, as `-n 0` does.
+    session.run("python", "-m", "pytest", "-n", "4", *session.posargs)
 
 
 @nox.session
