@@ -8,7 +8,6 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 
 import asyncio
 import os
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,41 +17,22 @@ from telegram.error import BadRequest, Forbidden, RetryAfter
 from telegram.ext import Application, CommandHandler, MessageHandler, filters
 
 import streambatch as sb
-from streambatch.integrations import Typing, in_pieces, split_markdown, until_stopped, until_stored, utf16_length
-from streambatch.runners import ResponsesRunner
-
-
-class Handled(asyncio.Queue[Any]):
-    """Between polling and the handlers: the next getUpdates, which confirms an update for good, waits for its handler.
-
-    PTB's own queue lets it go out while the handler still waits, and a crash then loses the message.
-    """
-
-    async def put(self, item: object) -> None:
-        await super().put(item)
-        await self.join()
-
+from streambatch.integrations import Paced, Typing, in_pieces, split_markdown, until_stopped, until_stored, utf16_length
+from streambatch.runners import Resolved, ResponsesRunner
 
 os.environ.setdefault("PTB_TIMEDELTA", "true")  # times as timedelta, which will be the only way
 api = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
-builder = Application.builder().token(os.environ["TELEGRAM_TOKEN"]).update_queue(Handled())
+# Paced: the next getUpdates, which confirms an update for good, waits for its handler. With PTB's own queue it goes out
+# while the handler still waits, and a crash then loses the message.
+builder = Application.builder().token(os.environ["TELEGRAM_TOKEN"]).update_queue(Paced())
 app: Any = builder.base_url(f"{api}/bot").base_file_url(f"{api}/file/bot").build()
 cut = partial(split_markdown, limit=4096, length=utf16_length)
 
 
-class Seeing(ResponsesRunner):
-    """Gives the provider the photos that a batch names by Telegram's ids."""
-
-    async def run(self, batch: sb.Batch, run: sb.Run) -> sb.Answer | None:
-        seen = [replace(m, content=tuple([await self.seen(part) for part in m.content])) for m in batch.messages]
-        return await super().run(replace(batch, messages=tuple(seen)), run)
-
-    async def seen(self, part: Any) -> sb.Part:
-        if part.file_id is None:
-            return part
-        data = await (await app.bot.get_file(part.file_id)).download_as_bytearray()
-        file = await openai.files.create(file=("photo.jpg", bytes(data)), purpose="vision")
-        return sb.Part("image", file_id=file.id)
+async def upload(part: Any) -> sb.Part:  # a model's provider knows nothing of Telegram's file ids
+    data = await (await app.bot.get_file(part.file_id)).download_as_bytearray()
+    file = await openai.files.create(file=("photo.jpg", bytes(data)), purpose="vision")
+    return sb.Part("image", file_id=file.id)
 
 
 async def echo(batch: sb.Batch) -> str:
@@ -65,10 +45,11 @@ async def show_typing(thread: str) -> None:  # Telegram shows it for five second
 
 
 openai: Any = AsyncOpenAI() if "OPENAI_API_KEY" in os.environ else None
+runner = Resolved(ResponsesRunner(model="gpt-5.6", instructions="Be brief.", client=openai), upload)
 typing = Typing(show_typing, every=4.5)
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
-    runner=Seeing(model="gpt-5.6", instructions="Be brief.", client=openai) if openai else echo,
+    runner=runner if openai else echo,
     namespace="telegram_ptb",
     listeners=[typing],
     dedup_window=86_400,  # for a day Telegram may send an update again
@@ -88,9 +69,8 @@ def thread_of(m: Message) -> str:
 
 
 async def on_stop(update: Any, _: object) -> None:
-    thread = thread_of(update.message)
-    found = await queue.cancel(thread)  # the Run ends, at its provider too, and what waits behind it is dropped
-    typing.stop(thread)
+    found = await queue.cancel(thread_of(update.message))  # ends the Run at its provider, too, and drops what waits
+    typing.stop(thread_of(update.message))
     await update.message.reply_text("Stopped." if found.run or found.dropped else "There is nothing to stop.")
 
 
@@ -99,11 +79,10 @@ async def on_message(update: Any, _: object) -> None:
     to = {"chat": m.chat.id, "topic": topic, "message": m.message_id, "media_group_id": m.media_group_id}
     parts = [sb.Part("text", text=text) for text in (m.text, m.caption) if text]
     parts += [sb.Part("image", file_id=size.file_id) for size in m.photo[-1:]]  # of each photo its largest size
-    who = m.from_user and m.from_user.first_name
-    info: Any = {"message_id": m.message_id, "author": who, "sent_at": m.date, "metadata": to}
+    info: Any = {"author": m.from_user and m.from_user.first_name, "sent_at": m.date, "metadata": to}
     # The message_id makes it idempotent: an update that comes again is stored once. And PTB drops an update whose
     # handler fails, so while the server is away it waits here.
-    await until_stored(queue.submit, thread_of(m), parts, **info)
+    await until_stored(queue.submit, thread_of(m), parts, message_id=m.message_id, **info)
 
 
 async def main() -> None:

@@ -14,6 +14,7 @@ them: docs/bots.md and docs/integrations.md.
 ``utf16_length``      how long a text is where UTF-16 units are counted, as on Telegram
 ``until_stored``      submits, and waits for a server that is away
 ``until_stopped``     waits for SIGTERM or Ctrl-C
+``Paced``             a queue whose put waits for the handler, so that nothing is confirmed before (python-telegram-bot)
 ===================== ================================================================================================
 """
 
@@ -22,13 +23,14 @@ from __future__ import annotations
 from ._alive import Typing, keep_alive
 from ._drafts import Drafts
 from ._markdown import split_markdown, utf16_length
-from ._patience import until_stopped, until_stored
+from ._patience import Paced, until_stopped, until_stored
 from ._pieces import in_pieces
 from ._streaming import Streaming
 from ._throttle import throttle
 
 __all__ = [
     "Drafts",
+    "Paced",
     "Streaming",
     "Typing",
     "in_pieces",

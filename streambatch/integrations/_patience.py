@@ -1,4 +1,4 @@
-"""until_stored and until_stopped: what a bot waits for where its framework would not.
+"""until_stored, Paced and until_stopped: what a bot waits for where its framework would not.
 
 Theory of operation
 -------------------
@@ -24,6 +24,35 @@ from streambatch.errors import OutcomeUnknown, QueueFull, Refused, ServerAway
 P = ParamSpec("P")
 T = TypeVar("T")
 PAUSE = 1.0
+
+
+class Paced(asyncio.Queue[T]):
+    """A queue between what fetches updates and their handlers, in which fetching waits for the handlers.
+
+    ``put`` returns when everything in it was handled (``task_done``), so a framework that fetches into a queue asks for
+    no further updates before, and what it asks next confirms nothing that is not stored yet. It is made for
+    python-telegram-bot's ``update_queue``: with its own one the next ``getUpdates``, which confirms an update for good,
+    goes out while the handler still waits, and a crash then loses the message. Handlers run one after the other.
+
+    Example:
+        >>> updates = Paced()
+        >>> async def handle() -> None:
+        ...     print("handled:", await updates.get())
+        ...     updates.task_done()
+        >>> async def main() -> None:
+        ...     handling = asyncio.create_task(handle())
+        ...     await updates.put("an update")
+        ...     print("now the next ones")
+        ...     await handling
+        >>> asyncio.run(main())
+        handled: an update
+        now the next ones
+    """
+
+    async def put(self, item: T) -> None:
+        """Put it there, and wait until all that is there was handled."""
+        await super().put(item)
+        await self.join()
 
 
 async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

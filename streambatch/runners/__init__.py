@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ._agents_ask import Approval, Approvals
 from ._renewable import Renewable
+from ._resolved import Resolved
 from ._tools import ToolCall, ToolError, tool
 from .agents import AgentsRunner
 from .assistants import AssistantsRunner
@@ -20,6 +21,7 @@ __all__ = [
     "AssistantsRunner",
     "ChatRunner",
     "Renewable",
+    "Resolved",
     "ResponsesRunner",
     "ToolCall",
     "ToolError",

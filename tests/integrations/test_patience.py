@@ -1,4 +1,4 @@
-"""until_stored: the same message until it is stored, or refused for good; until_stopped: a signal ends the wait."""
+"""until_stored: the same message until it is stored, or refused for good; Paced; until_stopped: until a signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from streambatch import OutcomeUnknown, QueueFull, ServerAway, TooLarge
 from streambatch.errors import Refused
-from streambatch.integrations import until_stopped, until_stored
+from streambatch.integrations import Paced, until_stopped, until_stored
 from tests.rig.leap import leaping
 from tests.rig.moments import wait_for
 
@@ -90,3 +90,17 @@ async def test_a_wait_that_is_cancelled_leaves_the_signals_as_they_were() -> Non
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_what_is_put_into_paced_waits_until_all_of_it_was_handled() -> None:
+    """As getUpdates waits, which confirms what it gave before: also for the handler of an update before."""
+    updates: Paced[int] = Paced()
+    first, second = (asyncio.create_task(updates.put(n)) for n in (1, 2))
+    assert [await updates.get() for _ in range(2)] == [1, 2]
+    updates.task_done()
+    for _ in range(10):  # turns of the event loop in which a put that does not wait would return
+        await asyncio.sleep(0)
+    assert not first.done()
+    assert not second.done()
+    updates.task_done()
+    await asyncio.gather(first, second)

@@ -35,6 +35,7 @@ from streambatch import (
 )
 from streambatch.integrations import (
     Drafts,
+    Paced,
     Streaming,
     Typing,
     in_pieces,
@@ -45,7 +46,7 @@ from streambatch.integrations import (
     until_stored,
     utf16_length,
 )
-from streambatch.runners import ChatRunner, Renewable, ResponsesRunner, tool
+from streambatch.runners import ChatRunner, Renewable, Resolved, ResponsesRunner, tool
 
 # ── runners: a function of a batch, of a batch and its Run, an object ──
 
@@ -109,6 +110,16 @@ BatchQueue("redis://localhost", runner=Thing())
 BatchQueue("redis://localhost", runner=ResponsesRunner(model="m", tools=[weather]))
 BatchQueue("redis://localhost", runner=ChatRunner(model="m"))
 BatchQueue("redis://localhost", runner=Renewable(ChatRunner(model="m"), words=["/new"]))
+
+
+async def uploaded(part: Part) -> Part:
+    """What `Resolved` asks for."""
+    return Part(part.type, file_id=f"file-{part.file_id}")
+
+
+BatchQueue("redis://localhost", runner=Resolved(Renewable(ChatRunner(model="m")), uploaded, at_once=2, keep=60))
+BatchQueue("redis://localhost", runner=Resolved(echo, uploaded, keep=timedelta(minutes=5)))
+Resolved(echo, not_async)  # type: ignore[arg-type]
 BatchQueue("redis://localhost", runner=not_async)  # type: ignore[arg-type]
 BatchQueue("redis://localhost", runner=no_batch)  # type: ignore[arg-type]
 BatchQueue("redis://localhost", runner="echo")  # type: ignore[arg-type]
@@ -163,6 +174,7 @@ async def helped(receipt: Receipt) -> None:
     assert_type(await until_stored(queue.submit, 7, "text", message_id=1, now=True), Receipt)
     await until_stored(queue.submit, 7)  # type: ignore[call-arg]
     await until_stopped()
+    await Paced[str]().put("update")
 
 
 BatchQueue("redis://localhost", runner=echo, listeners=[Typing(show_typing), Streaming(edit)])
