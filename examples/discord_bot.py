@@ -20,6 +20,8 @@ import streambatch as sb
 from streambatch.integrations import Typing, in_pieces, split_markdown, until_stored
 from streambatch.runners import ResponsesRunner
 
+if not os.environ.get("DISCORD_TOKEN"):
+    raise SystemExit("DISCORD_TOKEN is not set: discord.com/developers, New Application, Bot, Reset Token.")
 intents = discord.Intents(guilds=True, messages=True, message_content=True)
 nobody = discord.AllowedMentions.none()  # is called, whatever the model writes
 # A rate limit of up to 30 seconds is waited for by discord.py itself, a longer one becomes RateLimited.
@@ -53,6 +55,11 @@ async def send(reply: sb.Reply, piece: str, number: int) -> None:
     # which may have come after Discord had it, is not seen twice.
     nonce = blake2b(f"{reply.id} {number}".encode(), digest_size=12).hexdigest()
     await channel.send(piece, nonce=nonce, reference=asked)
+
+
+@client.event
+async def on_ready() -> None:
+    print(f"{client.user} hears Discord, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
 
 
 @client.event

@@ -48,6 +48,7 @@ queue = sb.BatchQueue(
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with queue:
+        print(f"The chat is kept in {queue}.", flush=True)
         yield
 
 
@@ -70,9 +71,8 @@ async def post(thread: Given, message: Given, text: Given) -> dict[str, str]:
 
 
 @app.post("/stop")
-async def stop(thread: Given) -> dict[str, int]:
-    found = await queue.cancel(thread)  # ends the Run, and drops what waits behind it
-    return {"run": found.run, "dropped": found.dropped}
+async def stop(thread: Given) -> sb.Cancellation:
+    return await queue.cancel(thread)  # ends the Run, and drops what waits behind it
 
 
 async def follow(thread: str, message: str, last_event_id: Annotated[str | None, Header()] = None) -> Followed:

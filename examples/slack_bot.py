@@ -19,20 +19,21 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 import streambatch as sb
-from streambatch.integrations import Typing, in_pieces, split_markdown, until_stopped
+from streambatch.integrations import Typing, in_pieces, split_markdown, until_stopped, until_stored
 from streambatch.runners import ResponsesRunner
 
-API, TOKEN = os.environ.get("SLACK_API", "https://slack.com/api/"), os.environ["SLACK_TOKEN"]
+if missing := [name for name in ("SLACK_TOKEN", "SLACK_APP_TOKEN") if not os.environ.get(name)]:
+    raise SystemExit(f"{' and '.join(missing)} not set: see where a Slack app's tokens come from in docs/slack.md.")
 CALL = re.compile(r"<!(?=channel|here|everyone|subteam)")  # rings everybody's bell, whatever made the model write it
-slack, me = AsyncWebClient(TOKEN, API), {}
+slack, me = AsyncWebClient(os.environ["SLACK_TOKEN"], os.environ.get("SLACK_API", "https://slack.com/api/")), {}
 
 
 async def authorize(**_: object) -> AuthorizeResult:  # left alone, Bolt asks at the first event, and may lose it
-    return AuthorizeResult(enterprise_id=None, team_id=me["team_id"], bot_user_id=me["user_id"], bot_token=TOKEN)
+    return me[0]
 
 
 # Without process_before_response Bolt acknowledges before the handler runs, and a crash then loses the message.
-app = AsyncApp(client=AsyncWebClient(base_url=API), authorize=authorize, process_before_response=True)
+app = AsyncApp(client=AsyncWebClient(base_url=slack.base_url), authorize=authorize, process_before_response=True)
 
 
 async def show_status(thread: str, status: str = "is thinking…") -> None:
@@ -54,7 +55,6 @@ queue = sb.BatchQueue(
     runner=ResponsesRunner(model="gpt-5.6", instructions="Be brief.") if "OPENAI_API_KEY" in os.environ else echo,
     namespace="slack",
     listeners=[typing := Typing(show_status, every=60)],  # Slack forgets it after two minutes
-    submit_timeout=3_600,  # while the server is away events wait here, as Slack sends them three times more at most
 )
 
 
@@ -74,8 +74,8 @@ async def send(reply: sb.Reply, piece: str, _: int) -> None:
 @app.event("app_mention")
 @app.event("message")
 async def on_message(event: dict[str, str]) -> None:
-    channel, direct, said = event["channel"], event.get("channel_type") == "im", event.get("text") or ""
-    text = html.unescape(said.replace(f"<@{me['user_id']}>", "")).strip()
+    channel, direct, who = event["channel"], event.get("channel_type") == "im", event.get("user")
+    text = html.unescape((event.get("text") or "").replace(f"<@{me[0].bot_user_id}>", "")).strip()
     if text and (direct or event["type"] == "app_mention"):  # edits and deletions are messages without a text
         ts = event.get("thread_ts") or (None if direct else event["ts"])
         thread, to = f"{channel}:{ts}" if ts else channel, {"channel": channel, "thread_ts": ts}
@@ -84,15 +84,17 @@ async def on_message(event: dict[str, str]) -> None:
             typing.stop(thread)  # a backlog that is dropped before its Run has no event
             await show_status(thread, "")
         else:  # the message's ts makes it idempotent: an event that comes again is stored once
-            await queue.submit(thread, text, message_id=event["ts"], author=event.get("user"), metadata=to)
+            # Slack sends an event again that was not acknowledged, three times at most, and then never. So while the
+            # server is away, is full or lets nobody in, it waits here, with its copies.
+            await until_stored(queue.submit, thread, text, message_id=event["ts"], author=who, metadata=to)
 
 
 async def main() -> None:
-    who = await slack.auth_test()
-    me.update(team_id=who["team_id"], user_id=who["user_id"])
+    me[0] = AuthorizeResult.from_auth_test_response(bot_token=slack.token, auth_test_response=await slack.auth_test())
     async with queue:
         socket = AsyncSocketModeHandler(app, os.environ["SLACK_APP_TOKEN"])
         await socket.connect_async()
+        print(f"@{me[0].user} hears Slack, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
         await until_stopped()
         await socket.close_async()  # no further events; then the queue finishes what is running, and still delivers it
 

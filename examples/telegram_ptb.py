@@ -20,6 +20,8 @@ import streambatch as sb
 from streambatch.integrations import Paced, Typing, in_pieces, split_markdown, until_stopped, until_stored, utf16_length
 from streambatch.runners import Resolved, ResponsesRunner
 
+if not os.environ.get("TELEGRAM_TOKEN"):
+    raise SystemExit("TELEGRAM_TOKEN is not set: @BotFather on Telegram gives a bot its token, after /newbot.")
 os.environ.setdefault("PTB_TIMEDELTA", "true")  # times as timedelta, which will be the only way
 api = os.environ.get("TELEGRAM_API", "https://api.telegram.org")
 # Paced: the next getUpdates, which confirms an update for good, waits for its handler. With PTB's own queue it goes out
@@ -91,6 +93,7 @@ async def main() -> None:
     async with app, queue:  # the queue is closed before the bot, so that running answers are still delivered
         await app.start()
         await app.updater.start_polling()
+        print(f"@{app.bot.username} hears Telegram, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
         await until_stopped()
         await app.updater.stop()
         await app.stop()

@@ -24,6 +24,8 @@ import streambatch as sb
 from streambatch.integrations import Drafts, Typing, split_markdown, until_stored, utf16_length
 from streambatch.runners import ResponsesRunner
 
+if not os.environ.get("TELEGRAM_TOKEN"):
+    raise SystemExit("TELEGRAM_TOKEN is not set: @BotFather on Telegram gives a bot its token, after /newbot.")
 api = TelegramAPIServer.from_base(os.environ.get("TELEGRAM_API", "https://api.telegram.org"))
 bot, dp = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=api)), Dispatcher()
 cut = partial(split_markdown, limit=4096, length=utf16_length)
@@ -85,6 +87,7 @@ async def on_message(m: Message) -> None:
 
 async def main() -> None:
     async with bot, queue:
+        print(f"@{(await bot.me()).username} hears Telegram, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
         # The next getUpdates confirms an update for good. With handle_as_tasks=True, the default, it goes out while the
         # handler still runs, and a crash then loses the message. close_bot_session=False: when polling has stopped, the
         # queue still delivers what is running; only then does `async with bot` close the session.

@@ -13,7 +13,7 @@ from time import time
 from typing import Self, TypeVar, Unpack
 
 from ._around import Around
-from ._connect import scheme_of
+from ._connect import masked, scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
 from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, ThreadInfo
@@ -95,6 +95,10 @@ class BatchQueue:
         self._codec = codec or Plain()
         self._open: Life | None = None
         self._entered = False
+
+    def __repr__(self) -> str:  # a URL without what could be a password: it ends up in logs
+        where = masked(self._target) if isinstance(self._target, str) else type(self._target).__name__
+        return f"BatchQueue({where!r}, namespace={self.namespace!r})"
 
     # ── life ──
 

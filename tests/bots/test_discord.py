@@ -182,6 +182,7 @@ async def test_a_message_is_not_given_up_while_the_server_is_away(monkeypatch: p
     """The handler submits again, with the same message id, until it is stored or refused for good."""
     import discord
 
+    monkeypatch.setenv("DISCORD_TOKEN", "-")
     spec = spec_from_file_location("discord_bot", ROOT / "examples/discord_bot.py")
     assert spec is not None
     assert spec.loader is not None

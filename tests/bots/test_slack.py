@@ -12,14 +12,17 @@ import time
 from collections.abc import AsyncIterator
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from streambatch import BatchQueue
 from tests.bots.held import holding
 from tests.bots.host import Host, hosting
+from tests.embedded.tools import using
 from tests.fakes.responses_server import Step
-from tests.fakes.slack_api import APP_TOKEN, BOT, BOT_TOKEN, Hold, SlackApi, serving
+from tests.fakes.slack_api import APP_TOKEN, BOT, BOT_TOKEN, TRIES, Hold, SlackApi, serving
 
 numbers = count(301)
 
@@ -216,6 +219,24 @@ async def test_an_event_that_comes_while_slack_renews_the_connection_is_answered
     api.say(place, "in between")
     await bot.until(lambda: api.calls["apps.connections.open"] > opened, "a new connection")
     assert await answers(bot, api, place, 1) == ["I got 1 messages: in between"]
+    await nothing_more(bot, api, place, 2)
+
+
+async def test_an_event_waits_while_the_server_is_full_though_slack_sends_no_more_copies(
+    bot: Host, api: SlackApi
+) -> None:
+    """At maxmemory every copy is refused at once, and after the last one Slack never sends it again."""
+    place, child = direct(), await bot.up()
+    async with using(f"embedded:{bot.data}") as server, Redis(unix_socket_path=server.socket) as client:
+        redis: Any = client
+        await redis.config_set("maxmemory", "1")
+        event = api.say(place, "is anybody there")
+        waits = "a message waits until it can be stored: the server is at its maxmemory"
+        await bot.until(lambda: sum(waits in line for line in child.errors) == TRIES, "the wait of each copy")
+        assert (event.tries, event.acked) == (TRIES, 0)
+        await redis.config_set("maxmemory", "0")
+    assert await answers(bot, api, place, 1) == ["I got 1 messages: is anybody there"]
+    await bot.until(lambda: event.acked == TRIES, "their acknowledgements")
     await nothing_more(bot, api, place, 2)
 
 

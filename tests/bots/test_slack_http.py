@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
+from slack_bolt.authorization import AuthorizeResult
 
-from streambatch import ServerAway
+from streambatch import QueueFull, ServerAway
 from tests.rig.moments import wait_for
 from tests.rig.process import ROOT
 
@@ -59,13 +60,15 @@ class Behind:
 @pytest.fixture
 async def slack(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behind]:
     monkeypatch.setenv("SLACK_TOKEN", "xoxb-of-this-test")
+    monkeypatch.setenv("SLACK_APP_TOKEN", "-")
     monkeypatch.setenv("SLACK_SIGNING_SECRET", SECRET)
+    monkeypatch.setattr("streambatch.integrations._patience.PAUSE", 0)
     spec = spec_from_file_location("slack_bot", ROOT / "examples/slack_bot.py")
     assert spec is not None
     assert spec.loader is not None
     example: Any = module_from_spec(spec)
     spec.loader.exec_module(example)
-    example.me.update(team_id="T0LOOP", user_id="U0BOT")
+    example.me[0] = AuthorizeResult(enterprise_id=None, team_id="T0LOOP", bot_user_id="U0BOT", bot_token="-")
     runner = web.AppRunner(example.app.web_app(), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -104,9 +107,16 @@ async def test_200_is_said_after_the_message_is_stored(slack: Behind) -> None:
 
 async def test_an_event_that_could_not_be_stored_is_a_500_and_comes_again_under_the_same_id(slack: Behind) -> None:
     """What Slack sends again, with X-Slack-Retry-Num, is submitted with the id and the thread of the first time."""
-    slack.outcomes = [ServerAway(), None]
+    slack.outcomes = [QueueFull(), None]
     assert (await slack.post(message()))[0] == 500
     again = {"X_Slack_Retry_Num": "1", "X_Slack_Retry_Reason": "http_error"}
     assert (await slack.post(message(), **again))[0] == 200
     assert slack.submitted[0] == slack.submitted[1]
     assert (slack.submitted[0]["thread"], slack.submitted[0]["message_id"]) == ("D1", "1.1")
+
+
+async def test_while_the_server_is_away_an_event_waits_in_its_request(slack: Behind) -> None:
+    """It is submitted again under its id until it is stored; there is no 500 on which Slack would give up."""
+    slack.outcomes = [ServerAway(), QueueFull(passing=True), None]
+    assert (await slack.post(message()))[0] == 200
+    assert [given["message_id"] for given in slack.submitted] == ["1.1"] * 3

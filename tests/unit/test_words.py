@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
-from streambatch import Settings
+from streambatch import BatchQueue, Settings
 from streambatch._keys import Keys
 from streambatch._messages import (
     Message,
@@ -132,6 +133,18 @@ def test_what_is_no_content(value: object) -> None:
     """Text or parts by reference, never blobs."""
     with pytest.raises(UsageError):
         content_of(value)
+
+
+def test_a_queue_says_where_it_is_and_no_password() -> None:
+    """Bots print it at their start."""
+    client: Any = Redis(host="localhost", password="secret")
+    for target, shown in (
+        ("embedded:./bot-data", "'embedded:./bot-data'"),
+        ("rediss://bot:se@cret@example.org:6380/1", "'rediss://***@example.org:6380/1'"),
+        ("redis://localhost?password=secret", "'redis://localhost?password=***'"),
+        (client, "'Redis'"),
+    ):
+        assert repr(BatchQueue(target, namespace="shop")) == f"BatchQueue({shown}, namespace='shop')"
 
 
 def test_content_never_reaches_a_repr() -> None:
