@@ -12,6 +12,9 @@ connections close. What waits stays stored.
 
 A runner and listeners with an ``aclose`` are closed by whoever used them last: the last open queue of this process that
 has them, when it is left. A start that failed has opened nothing of theirs, and closes nothing: it may be tried again.
+
+Events name threads, not queues. So a listener that could not tell two threads of one name apart says ``alone = True``,
+and the start of a queue is refused while one of other threads has that listener.
 """
 
 from __future__ import annotations
@@ -95,6 +98,7 @@ class Life:
             if self.scope is not None:
                 self.scope.wake = self.worker.wake
         self._given = [("runner", runner), *(("listener", listener) for listener in plan.listeners)]
+        self._place = plan.target, plan.keys.namespace
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
@@ -116,10 +120,15 @@ class Life:
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
         try:
+            with _door:
+                opened._alone()
             await check(client, plan.keys, plan.settings, emit)
             await opened.store.join(START)
             if embedded is not None and embedded.alone:
                 await opened.desk.forfeit(embedded.opened_at)
+            with _door:
+                opened._alone()  # again: the other one may have been opened meanwhile
+                _open.add(opened)
         except BaseException as error:
             await to_the_end(opened._close())
             if isinstance(error, StoreError) and isinstance(target, str):
@@ -127,9 +136,17 @@ class Life:
                 raise StoreError(f"{masked(target)}: {said}") from None
             raise
         opened._task = asyncio.create_task(opened._main(), name="streambatch")
-        with _door:
-            _open.add(opened)
         return opened
+
+    def _alone(self) -> None:
+        """Refuse a listener that another queue's threads have, and that wants no others; the caller has the door."""
+        taken = {id(owner) for life in _open if life._place != self._place for _, owner in life._given}
+        for _, owner in self._given:
+            if getattr(owner, "alone", False) is True and id(owner) in taken:
+                raise UsageError(
+                    f"this {type(owner).__name__} is a listener of another open queue, and threads of one name in both"
+                    " would be one for it; make one for each queue"
+                )
 
     def check(self) -> None:
         """Refuse a call from another event loop, or on a queue that broke."""

@@ -2,7 +2,8 @@
 A listener may be a Tracer, too.
 
 Protocols, no base classes: whatever has the shape fits. A listener is called with every event; one that also has an
-``async def aclose(self)`` is closed when the last open queue that has it is left.
+``async def aclose(self)`` is closed when the last open queue that has it is left. One with ``alone = True`` hears one
+namespace: the start of a queue of another one is a UsageError.
 """
 
 from __future__ import annotations

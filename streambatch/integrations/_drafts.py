@@ -58,8 +58,8 @@ class Drafts:
     """A listener and a deliver callback in one: one message per answer, edited while the answer is written.
 
     It works in the process that runs and delivers; give it as a listener and ``deliver`` as the deliver callback. One
-    for each queue: in two queues a thread of the same name would be one here, and its Runs be mixed. An answer without
-    text leaves the message as the previews made it.
+    for each queue: in two queues a thread of the same name would be one here, so a second queue that has it is refused
+    at its start. An answer without text leaves the message as the previews made it.
 
     Args:
         send: ``async def send(thread, text)``: sends a message and returns its id (str or int).
@@ -99,6 +99,8 @@ class Drafts:
         a message: half of
         now it is: half of it
     """
+
+    alone = True
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ Run, whoever waits or not, and then cancelled: a call that hangs costs neither t
 What a call raises is noted once, by type and place, and the pause doubles, to a minute at most, until one succeeds: a
 preview that fails is one that is not seen, and a platform that refuses edits is left alone.
 
-A thread's name is all that ``show`` and ``settled`` are told, so it is one Run here: two queues that share a Streaming
-must not have threads of one name.
+A thread's name is all that ``show`` and ``settled`` are told, so it is one Run here. Two queues of different namespaces
+cannot share a Streaming (``alone``); two of the same one can, because of a thread of theirs one Run is active.
 
 This is about Runs of the same process. What others run comes here too with the queue's ``hear_previews``, but how it
 ends does not; follow ``receipt.events()`` with ``throttle`` there.
@@ -77,8 +77,8 @@ class Streaming:
 
     Await ``settled(thread)`` before you deliver, so that no edit comes after the reply. A Run that begins again shows
     its text from the beginning; ``show`` edits the same message then. A call that is still under way ten seconds after
-    the end of its Run is cancelled. One for each queue: in two queues a thread of the same name would be one here, and
-    the texts of its Runs would be mixed.
+    the end of its Run is cancelled. One for each queue: in two queues a thread of the same name would be one here, so a
+    second queue that has it is refused at its start.
 
     Args:
         show: ``async def show(thread, text)``: shows the text so far, never an empty one. What it raises is noted once
@@ -100,6 +100,8 @@ class Streaming:
         ... async def send(reply):
         ...     await streaming.settled(reply.thread)
     """
+
+    alone = True
 
     def __init__(self, show: Show, interval: Seconds = 1.0) -> None:
         self._show = show

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streambatch import Batch, BatchQueue, Event, Queued, StoreError
-from streambatch.integrations import Typing
+from streambatch import Batch, BatchQueue, Event, Queued, StoreError, UsageError
+from streambatch.integrations import Drafts, Streaming, Typing
 from tests.integration.stage import FAST, Stage
 from tests.rig import wait_for
 
@@ -37,9 +38,9 @@ class Owned:
         self.closed += 1
 
 
-def queue_of(stage: Stage, url: str = "", **more: Any) -> BatchQueue:
-    """A queue that is not open yet."""
-    return BatchQueue(url or stage.server.url, namespace=stage.namespace, **{**FAST, **more})
+def queue_of(stage: Stage, url: str = "", suffix: str = "", **more: Any) -> BatchQueue:
+    """A queue that is not open yet; with a suffix it is of another namespace."""
+    return BatchQueue(url or stage.server.url, namespace=stage.namespace + suffix, **{**FAST, **more})
 
 
 async def test_what_two_queues_share_is_closed_by_the_last_one(stage: Stage) -> None:
@@ -82,6 +83,57 @@ async def test_a_start_that_failed_closes_nothing(stage: Stage, monkeypatch: pyt
             await queue_of(stage, "redis://127.0.0.1:1", runner=runner, listeners=[listener]).__aenter__()
         assert (runner.closed, listener.closed) == (0, 0)
     assert (runner.closed, listener.closed) == (1, 1)
+
+
+class Alone(Owned):
+    """A listener that cannot tell two threads of one name apart."""
+
+    alone = True
+
+
+async def test_a_listener_that_wants_one_queue_is_refused_to_the_next(stage: Stage) -> None:
+    """At the start, which closes nothing; when the first one is left, the next one may have it."""
+    listener = Alone()
+    next_one = queue_of(stage, suffix="b", runner=Owned(), listeners=[listener])
+    async with queue_of(stage, runner=Owned(), listeners=[listener, Owned()]) as queue:
+        with pytest.raises(UsageError, match="this Alone is a listener of another open queue"):
+            await next_one.__aenter__()
+        assert listener.closed == 0
+        assert await (await queue.submit("t", "hi", now=True)).reply(10)
+    listener.closed = 0
+    async with next_one:
+        assert await (await next_one.submit("u", "hi", now=True)).reply(10)
+    assert listener.heard == ["t", "u"]
+
+
+async def test_of_two_queues_that_are_opened_at_once_one_has_it(stage: Stage) -> None:
+    """Neither sees the other when it begins."""
+    listener = Alone()
+    queues = [queue_of(stage, suffix=str(n), listeners=[listener]) for n in range(2)]
+    ends = await asyncio.gather(*(queue.__aenter__() for queue in queues), return_exceptions=True)
+    assert sorted(type(end).__name__ for end in ends) == ["BatchQueue", "UsageError"]
+    await asyncio.gather(*(queue.__aexit__(None, None, None) for queue in queues))
+    assert listener.closed == 1
+
+
+async def test_two_queues_of_one_namespace_may_share_it(stage: Stage) -> None:
+    """One runs and one delivers: their threads are the same."""
+    listener = Alone()
+    async with queue_of(stage, listeners=[listener]) as one, queue_of(stage, runner=Owned(), listeners=[listener]):
+        assert await (await one.submit("t", "hi", now=True)).reply(10)
+    assert (listener.heard, listener.closed) == (["t"], 1)
+
+
+@pytest.mark.parametrize("kind", [Streaming, Drafts])
+async def test_streaming_and_drafts_are_such_listeners(stage: Stage, kind: Any, tmp_path: Path) -> None:
+    async def show(*_: object) -> int:
+        return 1
+
+    more: Any = {} if kind is Streaming else {"edit": show, "cut": str.split, "folder": tmp_path}
+    listener = await asyncio.to_thread(kind, show, **more)
+    async with queue_of(stage, listeners=[listener]):
+        with pytest.raises(UsageError, match=f"this {kind.__name__} is"):
+            await queue_of(stage, suffix="b", listeners=[listener]).__aenter__()
 
 
 async def test_an_indicator_that_two_queues_share_goes_on(stage: Stage) -> None:
