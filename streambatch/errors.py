@@ -60,6 +60,10 @@ class UsageError(StreambatchError):
 class NotAccepted(StreambatchError):
     """The message was not stored; submitting it again is safe.
 
+    Attributes:
+        passing: whether the same message may be stored later, as the refusal is not about it: the server is away or
+            at its maxmemory, the intake is full, or a damaged thread is being repaired.
+
     Example:
         >>> async def on_message(chat, text):
         ...     try:
@@ -67,6 +71,10 @@ class NotAccepted(StreambatchError):
         ...     except NotAccepted:
         ...         await bot.send_message(chat, "I missed that. Please say it again in a minute.")
     """
+
+    def __init__(self, message: str | None = None, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class ThreadBusy(NotAccepted):
@@ -88,10 +96,6 @@ class QueueFull(NotAccepted):
         ...         print("Please try again later." if error.passing else "Let me answer the others first.")
         Let me answer the others first.
     """
-
-    def __init__(self, message: str | None = None, *, passing: bool = False) -> None:
-        super().__init__(message)
-        self.passing = passing
 
 
 class TooLarge(NotAccepted):
@@ -127,6 +131,9 @@ class ServerAway(NotAccepted):
         ... except ServerAway:  # or let `streambatch.integrations.until_stored` submit and wait for the server
         ...     print("I cannot hear you right now. Please try again in a minute.")
     """
+
+    def __init__(self, message: str | None = None, *, passing: bool = True) -> None:
+        super().__init__(message, passing=passing)
 
 
 class OutcomeUnknown(StreambatchError):

@@ -59,7 +59,8 @@ class Drafts:
 
     It works in the process that runs and delivers; give it as a listener and ``deliver`` as the deliver callback. One
     for each queue: in two queues a thread of the same name would be one here, so a second queue that has it is refused
-    at its start. An answer without text leaves the message as the previews made it.
+    at its start. An answer without text, or one that *cut* makes no piece of (white space), leaves the message as the
+    previews made it: there is nothing to put into its place.
 
     Args:
         send: ``async def send(thread, text)``: sends a message and returns its id (str or int).

@@ -7,8 +7,9 @@ stores nothing the handler waits: each try of ``submit`` lasts up to ``submit_ti
 pause, with the same message id, so that a try whose outcome nobody knows stores nothing twice.
 
 What is waited for is what is about the server or the process: it is away, is at its maxmemory, refuses every call (no
-password, no right), or more waits than ``intake_limit``. What is about the message or its thread is the caller's. That
-the server is away the queue tells; that it is there and refuses is logged here, once for each message that waits.
+password, no right), or more waits than ``intake_limit``; and a thread that somebody damaged, which the refused submit
+puts in order. What is about the message or its thread is the caller's. That the server is away the queue tells; that it
+is there and refuses is logged here, once for each message that waits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-from streambatch.errors import OutcomeUnknown, QueueFull, Refused, ServerAway
+from streambatch.errors import NotAccepted, OutcomeUnknown, Refused, ServerAway
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,7 +60,7 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
     """Submit a message; while the server stores nothing, wait and submit again, for a framework that drops what fails.
 
     It waits while the server is away, at its maxmemory or refuses every call (which is logged: somebody must act), and
-    while ``intake_limit`` messages of this process wait.
+    while ``intake_limit`` messages of this process wait, or a thread is repaired a key of which somebody replaced.
 
     Args:
         submit: ``queue.submit``.
@@ -95,10 +96,12 @@ async def until_stored(submit: Callable[P, Awaitable[T]], *args: P.args, **kwarg
         except OutcomeUnknown as error:
             if given.get("message_id") is None:
                 given["message_id"] = error.message_id
-        except (ServerAway, QueueFull, Refused) as error:
-            if isinstance(error, QueueFull) and not error.passing:
+        except ServerAway:
+            pass
+        except (NotAccepted, Refused) as error:
+            if isinstance(error, NotAccepted) and not error.passing:
                 raise
-            if not told and not isinstance(error, ServerAway):
+            if not told:
                 told = True
                 logging.getLogger("streambatch").warning("a message waits until it can be stored: %s", error)
         await asyncio.sleep(PAUSE)

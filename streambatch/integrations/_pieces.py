@@ -45,7 +45,7 @@ def in_pieces(
     """Decorator: from a function that sends one piece, a deliver callback that sends a reply piece by piece.
 
     A reply that is delivered again, be it a dead letter that somebody redrives, goes on with the piece that failed, as
-    long as the process lives. A reply without text has no pieces.
+    long as the process lives. A reply of which *cut* makes no piece, as of an empty one, sends nothing.
 
     Args:
         cut: what makes pieces of a text, for example ``partial(split_markdown, limit=2000)``; the same text always

@@ -361,3 +361,27 @@ async def test_with_a_queue_the_answer_is_one_message(chat: Chat, drafts: Drafts
             await wait_for(lambda n=n: len(chat.messages) == 2 * n, "the delivery")
     assert list(chat.messages.values()) == ["a-whole", "indeed", "b-whole", "indeed"]
     assert chat.files == []
+
+
+@pytest.mark.parametrize("said", [None, "", " \n"])
+async def test_an_answer_with_nothing_in_it_leaves_what_the_previews_made(
+    chat: Chat, drafts: Drafts, url: str, namespace: str, said: str | None
+) -> None:
+    """No reply, an empty one, and one of white space: no empty message is sent, and the next answer has its own."""
+
+    async def answer(batch: Batch, run: Run) -> str | None:
+        before = len(chat.calls)
+        run.emit(f"{batch.text}-half")
+        await wait_for(lambda: len(chat.calls) > before, "the preview")
+        return said if batch.text == "a" else "whole"
+
+    queue = BatchQueue(
+        url, namespace=namespace, runner=answer, deliver=drafts.deliver, listeners=[drafts], log=False, debounce=0
+    )
+    async with queue:
+        for text in ("a", "b"):
+            await (await queue.submit("t", text)).reply(20)
+        await wait_for(lambda: chat.messages.get(101) == "whole", "the next answer")
+    assert chat.messages == {100: "a-half", 101: "whole"}
+    assert chat.calls == ["send a-half", "send b-half", "edit whole"]
+    assert chat.files == []

@@ -7,9 +7,10 @@ import signal
 
 import pytest
 
-from streambatch import OutcomeUnknown, QueueFull, ServerAway, TooLarge
+from streambatch import Batch, BatchQueue, NotAccepted, OutcomeUnknown, QueueClosed, QueueFull, ServerAway, TooLarge
 from streambatch.errors import Refused
 from streambatch.integrations import Paced, until_stopped, until_stored
+from tests.rig import Server, key_of
 from tests.rig.leap import leaping
 from tests.rig.moments import wait_for
 
@@ -29,7 +30,7 @@ def submitted(*outcomes: Exception | str, message_id: str | None = None) -> tupl
     async def main() -> tuple[float, object]:
         try:
             found: object = await until_stored(submit, "t", "hi", message_id=message_id)
-        except (QueueFull, TooLarge, Refused) as error:
+        except (NotAccepted, Refused) as error:
             found = error
         return asyncio.get_running_loop().time(), found
 
@@ -50,7 +51,7 @@ def test_a_message_without_an_id_keeps_the_name_it_got() -> None:
 
 
 def test_what_is_refused_for_good_is_told_at_once() -> None:
-    for error in (QueueFull(), TooLarge()):
+    for error in (QueueFull(), TooLarge(), NotAccepted(), QueueClosed()):
         given, took, found = submitted(error)
         assert (len(given), took, found) == (1, 0.0, error)
 
@@ -61,6 +62,23 @@ def test_a_server_that_refuses_every_message_is_waited_for_and_logged_once(caplo
     assert given == [("t", "hi", "7")] * 4
     assert (took, found) == (3.0, "the receipt")
     assert caplog.messages == ["a message waits until it can be stored: the server is at its maxmemory"]
+
+
+@pytest.mark.parametrize("kind", ["stream", "window", "run", "last"])
+async def test_a_message_of_a_damaged_thread_is_stored_when_that_is_repaired(
+    server: Server, namespace: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first submit is refused and puts the thread in order; the second one is stored."""
+    monkeypatch.setattr("streambatch.integrations._patience.PAUSE", 0)
+
+    async def answer(batch: Batch) -> str:
+        return batch.text
+
+    async with BatchQueue(server.url, namespace=namespace, runner=answer, log=False, debounce=0) as queue:
+        server.admin().set(key_of(namespace, kind, "t"), "foreign")
+        receipt = await until_stored(queue.submit, "t", "hi", message_id=1)
+        reply = await receipt.reply(20)
+        assert (receipt.outcome, reply and reply.text) == ("queued", "hi")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
