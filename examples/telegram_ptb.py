@@ -47,11 +47,10 @@ async def show_typing(thread: str) -> None:  # Telegram shows it for five second
 
 
 openai: Any = AsyncOpenAI() if "OPENAI_API_KEY" in os.environ else None
-runner = Resolved(ResponsesRunner(model="gpt-5.6", instructions="Be brief.", client=openai), upload)
 typing = Typing(show_typing, every=4.5)
 queue = sb.BatchQueue(
     os.environ.get("STREAMBATCH_URL", "embedded:./bot-data"),
-    runner=runner if openai else echo,
+    runner=Resolved(ResponsesRunner(model="gpt-5.6", instructions="Be brief."), upload) if openai else echo,
     namespace="telegram_ptb",
     listeners=[typing],
     dedup_window=86_400,  # for a day Telegram may send an update again
@@ -90,13 +89,14 @@ async def on_message(update: Any, _: object) -> None:
 async def main() -> None:
     app.add_handler(CommandHandler("stop", on_stop))
     app.add_handler(MessageHandler((filters.TEXT | filters.PHOTO) & filters.UpdateType.MESSAGE, on_message))
-    async with app, queue:  # the queue is closed before the bot, so that running answers are still delivered
-        await app.start()
-        await app.updater.start_polling()
-        print(f"@{app.bot.username} hears Telegram, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
-        await until_stopped()
-        await app.updater.stop()
-        await app.stop()
+    async with app:
+        async with queue:  # is closed before the bot, so that running answers are still delivered
+            await app.start()
+            await app.updater.start_polling()
+            print(f"@{app.bot.username} hears Telegram, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
+            await until_stopped()
+            await app.updater.stop()
+        await app.stop()  # waits for the handlers, one of which may wait for the server until the queue is closed
 
 
 if __name__ == "__main__":

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from itertools import pairwise
+from pathlib import Path
 
 from streambatch import BatchQueue, Part
-from tests.bots.host import Host
+from tests.bots.held import holding
+from tests.bots.host import PATIENCE, Host, hosting
 from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
-from tests.fakes.bot_api import BotApi, Flood, Hold
+from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
 from tests.fakes.responses_server import Step
+from tests.rig.process import ROOT
 
 EXAMPLE = "examples/telegram_ptb.py"
 
@@ -156,6 +160,28 @@ async def test_kill_9_in_a_run_and_before_a_send_ends_in_one_answer(bot: Host, a
     assert (await answers(bot, api, unsent, 2))[0] == "I got 2 messages: unsent 1 | unsent 2"
     assert [len(api.texts(chat)) for chat in (running, unsent)] == [2, 2]
     assert [bot.asked(word) for word in ("running", "unsent")] == [2, 1]
+
+
+async def test_sigterm_ends_a_bot_whose_handler_waits_for_a_silent_server(tmp_path: Path) -> None:
+    """After drain_timeout, whatever the server does; the update was not confirmed, and comes to the next process."""
+    source = (ROOT / EXAMPLE).read_text(encoding="utf-8")
+    assert source.count("    dedup_window=86_400,") == 1
+    hasty = tmp_path / "telegram_ptb.py"
+    hasty.write_text(source.replace("    dedup_window=86_400,", "    drain_timeout=1, dedup_window=86_400,"))
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(serving())
+        env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN}
+        bot = await stack.enter_async_context(hosting([str(hasty)], env, tmp_path / "d"))
+        await (await bot.up()).expect("hears Telegram", deadline=PATIENCE)
+        text = ("is anybody there " * 200).strip()
+        async with holding(bot.data) as held:
+            update = api.say(7, text)
+            await held.stuck(len(text))
+            status, said = await bot.stop()
+        assert (status, api.confirmed <= update) == (0, True)
+        assert "is anybody" not in said
+        await bot.up()
+        assert await answers(bot, api, 7, 1) == [f"I got 1 messages: {text}"]
 
 
 async def test_sigterm_delivers_what_is_running(bot: Host, api: BotApi) -> None:

@@ -56,6 +56,12 @@ def test_what_is_refused_for_good_is_told_at_once() -> None:
         assert (len(given), took, found) == (1, 0.0, error)
 
 
+def test_an_error_says_whether_the_same_message_may_be_stored_later() -> None:
+    assert (ServerAway().passing, ServerAway("with a reason").passing) == (True, True)
+    assert [kind().passing for kind in (NotAccepted, QueueFull, TooLarge, QueueClosed)] == [False] * 4
+    assert str(ServerAway()).startswith("The server did not answer")
+
+
 def test_a_server_that_refuses_every_message_is_waited_for_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     full = QueueFull("the server is at its maxmemory", passing=True)
     given, took, found = submitted(full, full, Refused("no password", "NOAUTH"), "the receipt", message_id="7")
