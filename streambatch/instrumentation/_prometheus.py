@@ -12,7 +12,8 @@ class of errors, a scope or a code that is new makes a child, and after `MOST` o
 *How much waits* is in the server. A scrape is a plain function call, mostly in another thread, and can't await; so
 ``watch`` asks every few seconds, on the loop of the queue, and leaves the answer in gauges. They are the same whoever
 asks, so one process of a namespace is enough, and of several take the maximum. When the server does not answer they
-become NaN, so that no graph shows the depth of an hour ago; ``refreshed`` says of when they are.
+become NaN, so that no graph shows the depth of an hour ago; ``refreshed`` says of when they are. How a process is
+(``_process.py``) is no such figure: it is asked for at the scrape.
 
 The metrics of a registry are made once and shared by all listeners; each writes under its own value of the label
 ``queue``, which is the namespace. (``namespace`` itself is a label that Kubernetes has already taken.) They are
@@ -54,7 +55,10 @@ from streambatch._settings import Seconds, seconds
 from streambatch.errors import QueueClosed, StreambatchError, UsageError
 from streambatch.queue import BatchQueue
 
+from ._process import Process
+
 MOST = 50
+CODES = ("bug", "broken")  # what an alert waits for is there with 0 before: Prometheus sees no increase of a first 1
 _SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LONG = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _COUNT = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
@@ -113,6 +117,7 @@ METRICS = (
 )  # fmt: skip
 
 _families: WeakKeyDictionary[CollectorRegistry, dict[str, Any]] = WeakKeyDictionary()
+_processes: WeakKeyDictionary[CollectorRegistry, dict[str, Process]] = WeakKeyDictionary()
 
 
 def _made(registry: CollectorRegistry) -> dict[str, Any]:
@@ -163,6 +168,8 @@ class PrometheusListener:
     def __init__(self, namespace: str = "default", *, registry: CollectorRegistry = REGISTRY) -> None:
         self.namespace = namespace
         self._made = _made(registry)
+        made, shared = self._made, _processes.setdefault(registry, {})
+        self._process = shared.setdefault(namespace, Process(lambda name: made[name].labels(namespace)))
         self._count_runs()
         self._count_deliveries()
         self._count_trouble()
@@ -180,7 +187,7 @@ class PrometheusListener:
             Parked: lambda event: self._parks[event.scope](),
             Repaired: lambda _: self._repaired(),
             Warned: lambda event: self._warnings[event.code](),
-            StoreAway: lambda _: self._away.set(1),
+            StoreAway: self._gone,
             StoreBack: self._back,
         }
 
@@ -190,12 +197,18 @@ class PrometheusListener:
         if handler is not None:
             handler(event)
 
+    async def aclose(self) -> None:
+        """The last queue with this listener was left: nobody here can find the server away, or back."""
+        self._process.away = False
+        self._away.set(0)
+
     @asynccontextmanager
     async def watch(self, queue: BatchQueue, every: Seconds = 15.0) -> AsyncGenerator[None]:
         """While the block runs, ask the open *queue* how much waits and how this process is, and show it as gauges.
 
         The first answer is there when the block begins. One process of a namespace is enough for the ``queue`` and
-        ``scope`` gauges; it costs the server one short call per partition each time, and one per scope.
+        ``scope`` gauges; it costs the server one short call per partition each time, and one per scope. Of several
+        queues that a process watches the ``process`` gauges show the sum, and whether all of them are healthy.
 
         Args:
             queue: an open queue, of the namespace that this listener has.
@@ -214,18 +227,20 @@ class PrometheusListener:
         pause = seconds("every", every)
         if pause <= 0:
             raise UsageError("every is more than no time")
+        self._process.enter(queue)
         try:
-            await self._look(queue)
-        except QueueClosed:
-            raise UsageError("watch needs an open queue: async with queue, metrics.watch(queue)") from None
-        task = asyncio.create_task(self._keep_looking(queue, pause), name="streambatch metrics")
-        try:
-            yield
+            try:
+                await self._look(queue)
+            except QueueClosed:
+                raise UsageError("watch needs an open queue: async with queue, metrics.watch(queue)") from None
+            task = asyncio.create_task(self._keep_looking(queue, pause), name="streambatch metrics")
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
         finally:
-            task.cancel()
-            await asyncio.wait([task])
-            self._forget(_scope_of(queue))
-            self._left()
+            self._leave(queue)
 
     # ── events ──
 
@@ -253,6 +268,8 @@ class PrometheusListener:
 
     def _count_trouble(self) -> None:
         self._parks, self._warnings = self._open("parks_total"), self._open("warnings_total")
+        for code in CODES:
+            self._warnings[code]  # made by the look
         self._lost, self._repaired = self._one("leases_lost_total").inc, self._one("repairs_total").inc
         self._away, self._away_for = self._one("store_away"), self._one("store_away_seconds_total").inc
 
@@ -297,9 +314,15 @@ class PrometheusListener:
         if event.kind == "batch":
             self._outcome["failed" if event.cause else "released"]()
 
+    def _gone(self, _: StoreAway) -> None:
+        self._process.away = True
+        self._away.set(1)
+
     def _back(self, event: StoreBack) -> None:
         self._away.set(0)
-        self._away_for(event.seconds)
+        if self._process.away:  # else another queue of this process has told of the same time
+            self._process.away = False
+            self._away_for(event.seconds)
 
     # ── the watch ──
 
@@ -308,21 +331,16 @@ class PrometheusListener:
             await asyncio.sleep(pause)
             try:
                 await self._look(queue)
-            except QueueClosed:  # left before the watch: nothing is known of it any more
-                self._forget(_scope_of(queue))
-                self._left()
+            except QueueClosed:  # left before the watch, and a queue is opened once
+                self._leave(queue)
+                return
             except Exception as error:  # noqa: BLE001 - a bug of ours must not end the figures for good
                 logging.getLogger("streambatch").warning(
                     "metrics: a look at the queue failed: %s", type(error).__name__
                 )
 
     async def _look(self, queue: BatchQueue) -> None:
-        health = queue.health()
-        self._set("process_ready", health.ready)
-        self._set("process_turns", health.running)
-        self._set("process_free", health.free)
-        self._set("process_intake", health.intake)
-        self._set("process_poll_age_seconds", nan if health.last_poll is None else health.last_poll)
+        self._process.look()
         scope = _scope_of(queue)
         try:
             await self._ask(queue, scope)
@@ -353,15 +371,21 @@ class PrometheusListener:
             self._set(f"queue_{name}", nan)
         for state in ("due", "undelivered", "parked"):
             self._set("queue_threads", nan, state)
+        self._forget_scope(scope)
+
+    def _forget_scope(self, scope: str) -> None:
         if scope:
             self._set("scope_parked", nan, scope)
             self._set("scope_runs", nan, scope)
 
-    def _left(self) -> None:
-        """This process does nothing any more, or nobody looks."""
-        for name in ("ready", "turns", "free", "intake"):
-            self._set(f"process_{name}", 0)
-        self._set("process_poll_age_seconds", nan)
+    def _leave(self, queue: BatchQueue) -> None:
+        """It is watched no more; what only it could tell nobody knows."""
+        self._process.leave(queue)
+        scope, others = _scope_of(queue), self._process.watched
+        if not others:
+            self._forget(scope)
+        elif scope not in map(_scope_of, others):
+            self._forget_scope(scope)
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         self._made[name].labels(self.namespace, *labels).set(value)
