@@ -74,15 +74,23 @@ class Bench:
         self.events: list[Event] = []
 
     def __enter__(self) -> Self:
-        self.clock.__enter__()
         self._dice = random.getstate()
-        random.seed(self.clock.start.timestamp())
+        self.clock.begins = self._seed  # not only now: pytest-randomly seeds between a test's fixtures and the test
+        self._seed()
+        try:
+            self.clock.__enter__()
+        except BaseException:
+            random.setstate(self._dice)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.clock.__exit__(kind, error, at)
         random.setstate(self._dice)
         forget(self._name)
+
+    def _seed(self) -> None:
+        random.seed(self.clock.start.timestamp())
 
     def queue(
         self, *, runner: Answering | None = None, deliver: Deliver | None = None, namespace: str = "default",

@@ -10,7 +10,9 @@ asks. While a `Clock` is on, the loop's ``time()`` and its selector are ours, an
 The loop asks its selector to wait until its next timer. Ours looks whether a socket has something; if not, it moves
 both clocks to that timer and returns at once. So an hour of silence costs as much as what happens in it, and what
 happens is the same every time. Code that waits for something outside of the loop is respected: a job in an executor
-(``asyncio.to_thread``) is waited for in real time, because time passes only when nothing else can happen.
+(``asyncio.to_thread``) is waited for in real time, because time passes only when nothing else can happen. When a loop
+that ends joins its threads, for which Python from 3.12 on has a timer of five minutes, the clock lets go of it before:
+that is waited for as if there were no clock.
 
 Time goes in whole milliseconds, because a server's does: else the loop would ask half a millisecond too early, and be
 told to come again. A timer is never early, and less than a millisecond late.
@@ -26,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -85,6 +87,7 @@ class Clock:
         self._jobs = 0
         self._idle: list[asyncio.Future[None]] = []
         self._steps: list[asyncio.Future[None]] = []
+        self.begins: Callable[[], None] = _nothing  # called when it first takes hold of a loop: the test itself begins
         self._travel: Any = None
         self._traveller: Any = None
 
@@ -178,15 +181,18 @@ class Clock:
         self._jobs, self._resolution = 0, loop._clock_resolution
         loop.time = self._time
         loop.run_in_executor = partial(self._executed, loop.run_in_executor)
+        loop.shutdown_default_executor = partial(self._joins, loop.shutdown_default_executor)
         loop._clock_resolution = 1e-6
         loop._selector = _Selector(loop._selector, self._wait)
+        begins, self.begins = self.begins, _nothing
+        begins()
 
     def _release(self) -> None:
         loop, self._loop = self._loop, None
         if loop is None or loop.is_closed():
             return
         loop._selector = loop._selector.inner
-        del loop.run_in_executor
+        del loop.run_in_executor, loop.shutdown_default_executor
         loop._clock_resolution = self._resolution
         ours = self._time()
         del loop.time
@@ -204,6 +210,10 @@ class Clock:
 
     def _done(self, _: object) -> None:
         self._jobs -= 1
+
+    async def _joins(self, original: Callable[..., Awaitable[None]], *args: Any) -> None:
+        self._release()
+        await original(*args)
 
     def _wait(self, select: Callable[[float | None], list[Any]], timeout: float | None) -> list[Any]:
         """What the loop does when nothing is ready: hear sockets, tell who waits for that, or move the clocks."""

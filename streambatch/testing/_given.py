@@ -6,11 +6,12 @@ Unlike the package's own errors these show the value: it is the test's, and no m
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from streambatch.errors import UsageError
 
 LONGEST = 3_650 * 86_400.0
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # a server counts from 1970
 NO_LOOP = (
     "streambatch runs on asyncio, and no event loop of asyncio runs here: a test for trio is to run on asyncio"
     ' (pytest.mark.asyncio, or a fixture anyio_backend that returns "asyncio"), a sync one is to call asyncio.run(…)'
@@ -40,6 +41,8 @@ def moment(where: str, value: object) -> datetime:
         raise UsageError(f"{where} is {_shown(value)}: give an aware datetime (with a time zone)")
     if value.tzinfo is None:
         raise UsageError(f"{where} is {value}: give an aware datetime (with a time zone), datetime(…, tzinfo=UTC)")
+    if not FIRST <= value <= LAST:
+        raise UsageError(f"{where} is {value}: give a moment of the years 1970 to 8999")
     return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 

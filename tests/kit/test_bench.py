@@ -241,6 +241,25 @@ def test_two_runs_of_a_test_are_the_same() -> None:
     assert sum("Retrying" in event for event in first) == 2
 
 
+def test_whoever_seeds_before_a_test_begins_does_not_change_it() -> None:
+    """As pytest-randomly does, with another number in every run, between the fixtures of a test and the test."""
+
+    async def life(bench: Bench) -> float:
+        async with bench.queue(runner=ScriptedRunner(OSError("x"), OSError("x"), "a")) as queue:
+            await queue.submit("t", "hi")
+            await settled(queue)
+        return bench.clock.elapsed
+
+    def played(seed: int) -> float:
+        with Bench() as bench:
+            random.seed(seed)
+            return asyncio.run(life(bench))
+
+    before = random.getstate()
+    assert len({played(seed) for seed in range(5)}) == 1
+    assert random.getstate() == before
+
+
 def test_opening_a_queue_in_a_loop_is_enough_for_the_clock() -> None:
     async def life() -> float:
         async with BatchQueue(bench.url, runner=ScriptedRunner("a"), debounce=50, max_wait=50, log=False) as queue:

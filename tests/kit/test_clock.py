@@ -90,6 +90,26 @@ async def test_time_does_not_pass_while_a_thread_works(clock: Clock) -> None:
     assert clock.elapsed == 30.0
 
 
+def test_a_loop_that_ends_joins_its_threads_in_real_time() -> None:
+    """From Python 3.12 on with five minutes for it, which must not pass at once: a thread is still joined."""
+    begun, go = Event(), Event()
+
+    async def life(clock: Clock) -> None:
+        await clock.idle()
+        job = asyncio.get_running_loop().run_in_executor(None, lambda: (begun.set(), go.wait(REAL)))
+        assert begun.wait(REAL)
+        job.cancel()  # nobody waits for it any more
+        releasing = Thread(target=lambda: (time.sleep(0.05), go.set()))
+        releasing.start()
+        async with asyncio.timeout(300):
+            await asyncio.get_running_loop().shutdown_default_executor()
+        releasing.join()
+
+    with Clock() as clock:
+        asyncio.run(life(clock))
+    assert clock.elapsed == 0.0
+
+
 async def test_time_does_not_pass_while_a_socket_has_something(clock: Clock) -> None:
     await clock.idle()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -76,6 +76,8 @@ NO_LIMIT: list[tuple[dict[str, Any], str]] = [
     ({"patience": True}, "patience is True"),
     ({"start": "2030-01-01"}, r"start is '2030-01-01' \(str\): give an aware datetime"),
     ({"start": datetime(2030, 1, 1)}, r"start is 2030-01-01 00:00:00: give an aware datetime"),  # noqa: DTZ001
+    ({"start": datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=2)))}, r"the years 1970 to 8999"),
+    ({"start": datetime.max.replace(tzinfo=UTC)}, r"start is 9999-12-31 .*: give a moment of the years 1970 to 8999"),
 ]
 
 
