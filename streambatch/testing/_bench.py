@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import Any, NoReturn, Self, Unpack, cast
+from typing import Any, NoReturn, Self, TypeVar, Unpack, cast
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -36,6 +36,7 @@ from ._given import span
 from ._memory import Pool, forget
 
 _dead: WeakSet[BatchQueue] = WeakSet()
+E = TypeVar("E", bound=Event)
 ASK = 0.01
 SHOWN = 5
 
@@ -113,7 +114,7 @@ class Bench:
         """Let *seconds* (or a timedelta) pass, and everything happen that is due in them; see `Clock.advance`."""
         await self.clock.advance(seconds)
 
-    def seen(self, kind: type[Event]) -> list[Event]:
+    def seen(self, kind: type[E]) -> list[E]:
         """The events of a kind so far."""
         return [event for event in self.events if isinstance(event, kind)]
 

@@ -91,6 +91,21 @@ async def test_a_batch_that_grew_is_remembered_as_it_was_left(streambatch_bench:
         assert_batches(runner, [["1", "2"]])
 
 
+async def test_namespaces_are_told_apart(streambatch_bench: Bench) -> None:
+    """A thread and a moment may be the same in two of them, and so may a runner; a Run that is repeated counts once."""
+    runner = ScriptedRunner(OSError("x"), OSError("x"))
+    async with (
+        streambatch_bench.queue(runner=runner, namespace="a") as first,
+        streambatch_bench.queue(runner=runner, namespace="b") as second,
+    ):
+        await first.submit("t", "of a")
+        await second.submit("t", "of b")
+        await settled(first)
+        await settled(second)
+    assert len(runner.batches) == 4
+    assert sorted(runner.texts()) == [["of a"], ["of b"]]
+
+
 async def test_threads_are_told_apart(streambatch_bench: Bench) -> None:
     runner, deliver = ScriptedRunner(), ScriptedDeliver()
     async with streambatch_bench.queue(runner=runner, deliver=deliver) as queue:

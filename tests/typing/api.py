@@ -47,6 +47,19 @@ from streambatch.integrations import (
     utf16_length,
 )
 from streambatch.runners import ChatRunner, Renewable, Resolved, ResponsesRunner, tool
+from streambatch.testing import (
+    Bench,
+    Held,
+    Lasts,
+    Says,
+    ScriptedDeliver,
+    ScriptedRunner,
+    assert_batches,
+    assert_dead_letters,
+    assert_replies,
+    crash,
+    settled,
+)
 
 # ── runners: a function of a batch, of a batch and its Run, an object ──
 
@@ -258,3 +271,36 @@ async def lines(receipt: Receipt) -> AsyncGenerator[str]:
     """Server-sent events."""
     async for event in receipt.events(after="1-0"):
         yield f"id: {event.id}\nevent: {event.kind}\ndata: {event.data}\n\n"
+
+
+# ── the kit for tests of bots ──
+
+
+async def looks_at_the_text(batch: Batch, run: Run) -> str:
+    """A step that decides by itself."""
+    return batch.text
+
+
+async def refuses(reply: Reply) -> None:
+    """A step of the other script."""
+    raise Retry(after=1)
+
+
+async def a_test(streambatch_bench: Bench) -> None:
+    """As the author of a bot writes it, with the fixture."""
+    held = Held("late")
+    model = ScriptedRunner("a", None, Answer("b"), OSError, Retry(after=5), held, looks_at_the_text)
+    model = ScriptedRunner(Lasts(timedelta(seconds=3), held), Says("a", "b", every=0.1, then=OSError()), then="c")
+    chat = ScriptedDeliver(None, refuses, OSError("flood"))
+    async with streambatch_bench.queue(runner=model, deliver=chat, debounce=1) as opened:
+        assert_type(await model.began(), Batch)
+        assert_type((await settled(opened, within=timedelta(minutes=1))).due, int)
+        assert_type(streambatch_bench.seen(Answered), list[Answered])
+        assert_type([event.seconds for event in streambatch_bench.seen(Answered)], list[float])
+        assert_batches(model, [["a"], ("b", "c")], thread=7)
+        assert_replies(chat, ("a",))
+        assert_type([letter.reason for letter in await assert_dead_letters(opened, "policy")], list[str])
+        await assert_dead_letters(opened, ["policy"])  # type: ignore[arg-type]
+        await crash(opened)
+    BatchQueue(streambatch_bench.url, runner=ScriptedRunner(3))  # type: ignore[arg-type]
+    streambatch_bench.seen(Batch)  # type: ignore[type-var]
