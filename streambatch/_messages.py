@@ -53,13 +53,13 @@ class Part:
     """
 
     type: Literal["text", "image", "file"]
-    text: str | None = None
-    url: str | None = None
-    file_id: str | None = None
+    text: str | None = field(default=None, repr=False)  # content, as what the others lead to is
+    url: str | None = field(default=None, repr=False)
+    file_id: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.type not in ("text", "image", "file"):
-            raise UsageError(f"a part's type is 'text', 'image' or 'file', not {self.type!r}")
+            raise UsageError("a part's type is 'text', 'image' or 'file', as in Part('text', text=…)")
         if self.type == "text":
             if not isinstance(self.text, str) or self.url or self.file_id:
                 raise UsageError("a text part has text and nothing else")

@@ -25,6 +25,21 @@ def check_configuration(block: str) -> None:
             server.close()
 
 
+def check_user(block: str) -> None:
+    """A server whose ACL file has these lines as they stand lets the user open a queue, on each kind of server."""
+    _, name, _, password, *_ = block.split()
+    for kind in kinds():
+        server = Server(kind)
+        try:
+            file = server.dir / "users.acl"
+            others = [line for line in file.read_text().splitlines() if line.split()[1] != name]
+            file.write_text("\n".join([*others, block]))
+            server.admin().execute_command("ACL", "LOAD")
+            asyncio.run(_warnings(f"unix://{name}:{password.removeprefix('>')}@{server.socket}"))
+        finally:
+            server.close()
+
+
 async def _warnings(url: str) -> list[str]:
     heard: list[Event] = []
     async with BatchQueue(url, listeners=[heard.append], log=False):

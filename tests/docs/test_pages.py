@@ -16,7 +16,7 @@ from streambatch import BatchQueue
 from streambatch.cli._app import app
 from tests.bots.by_hand import LINES, installs
 from tests.docs.book import PAGES, ROOT, Book
-from tests.docs.facts import acl_lines, check_configuration
+from tests.docs.facts import acl_lines, check_configuration, check_user
 
 NOX = "python3 -m venv .venv && .venv/bin/pip install -q nox && .venv/bin/nox -s "
 
@@ -46,6 +46,7 @@ def acl(block: str) -> None:
     assert [word for word in words if word[0] in "~&-" or word.startswith("reset")] == [
         "resetkeys", "~sb1:*", "resetchannels", "&sb1:*", "-@all",
     ]  # fmt: skip
+    check_user(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

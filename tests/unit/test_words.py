@@ -151,7 +151,17 @@ def test_content_never_reaches_a_repr() -> None:
     """A log line of an object shows ids only."""
     message = Message("m", "secret", "me", None, {"k": "secret"}, "1-0", {"x": "secret"})
     reply = Reply("b", "t", "b", ("m",), "secret", metadata={"k": "secret"})
-    assert "secret" not in repr(message) + repr(reply)
+    parts = (Part("text", "secret"), Part("image", url="https://secret"), Part("file", file_id="secret"))
+    assert "secret" not in repr(message) + repr(reply) + repr(parts)
+    assert repr(parts[0]) == "Part(type='text')"
+
+
+def test_content_in_the_place_of_a_type_is_not_repeated() -> None:
+    """The type is what a part begins with, and a text is what one thinks of first."""
+    for slip in (lambda: Part("secret"), lambda: content_of([{"type": "secret", "text": "secret"}])):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"Part\('text', text=…\)") as refused:
+            slip()
+        assert "secret" not in str(refused.value)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=1, max_size=30))
