@@ -8,7 +8,8 @@ what is observed.
 =============== ==============================================================================================
 event           when
 =============== ==============================================================================================
-Queued          a message was stored (once per submit; ``outcome`` says if it was a duplicate)
+Queued          a message was stored (once per submit; ``outcome`` says if it was a duplicate, or older than
+                ``max_age`` and dropped)
 Started         a Run begins; ``waited`` is seconds from the oldest message's arrival, ``late`` from when it was due
 Restarted       a Run begins again after a crash or a retry (``attempt`` > 1): previews seen before are void
 Preview         a runner emitted something (streamed text); it comes before the commit and may be repeated.
@@ -65,7 +66,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Queued(Event):
-    """A message was stored, or found to be stored already.
+    """A message was stored, found to be stored already, or dropped: ``outcome`` as of a `Receipt`.
 
     Example:
         >>> def listener(event):

@@ -187,6 +187,7 @@ class BatchQueue:
             entry = self._entry(name, content, message_id, author, sent_at, metadata, debounce, carrier, now=now)
             given = entry.message_id
             if sent_at is not None and self._stale(sent_at):
+                opened.emit(Queued(name, given, "0-0", "dropped"))
                 return Receipt(name, "0-0", given, "dropped", opened.echo)
             until = opened.time() + self.settings.submit_timeout
             word, stored = await opened.intake.put(entry, until, self._replicas(durability))

@@ -134,7 +134,8 @@ class OpenTelemetryListener:
             return
         match event:
             case Queued():
-                span.set_attribute("messaging.message.id", event.entry)
+                if event.outcome != "dropped":
+                    span.set_attribute("messaging.message.id", event.entry)
                 span.set_attribute("streambatch.outcome", event.outcome)
             case Started():
                 span.set_attribute("streambatch.waited", event.waited)

@@ -77,7 +77,8 @@ class Metric(NamedTuple):
 
 
 METRICS = (
-    Metric("streambatch_messages_total", "counter", ("outcome",), "submits of this process: queued, duplicate"),
+    Metric("streambatch_messages_total", "counter", ("outcome",),
+     "submits of this process: queued, duplicate, dropped (older than max_age)"),
     Metric("streambatch_wait_seconds", "histogram", (), "from a batch's first message to the begin of its Run", _LONG),
     Metric("streambatch_punctuality_seconds", "histogram", (), "how late a Run began, after it was due", _SHORT),
     Metric("streambatch_redelivered_total", "counter", (), "Runs that began again, after a crash or a failure"),
@@ -255,7 +256,7 @@ class PrometheusListener:
         self._spent, self._messages = self._one("run_duration_seconds").observe, self._one("batch_messages").observe
         self._again = self._one("redelivered_total").inc
         self._input, self._output = (self._one("tokens_total", name).inc for name in ("input", "output"))
-        self._submits = {name: self._one("messages_total", name).inc for name in ("queued", "duplicate")}
+        self._submits = {name: self._one("messages_total", name).inc for name in ("queued", "duplicate", "dropped")}
         outcomes = ("answered", "silent", "cancelled", "retried", "dead", "lost", "released", "failed")
         self._outcome = {name: self._one("runs_total", name).inc for name in outcomes}
         self._failures = self._open("run_failures_total")

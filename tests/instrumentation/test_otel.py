@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -224,6 +225,15 @@ async def test_a_submit_that_is_refused_says_so(scene: Scene) -> None:
     assert (span["attributes"]["error.type"], span["attributes"]["streambatch.outcome"]) == ("TooLarge", "failed")
     assert (span["status"], span["events"]) == ("ERROR", [])
     assert "secret" not in json.dumps(span)
+
+
+async def test_a_submit_that_max_age_drops_says_so(scene: Scene) -> None:
+    """Nothing is stored, so there is no entry to name."""
+    queue = await scene.queue(max_age=60)
+    assert (await queue.submit("t", "old", sent_at=datetime(2020, 1, 1, tzinfo=UTC))).outcome == "dropped"
+    (span,) = scene.here()
+    assert span["attributes"]["streambatch.outcome"] == "dropped"
+    assert "messaging.message.id" not in span["attributes"]
 
 
 async def test_the_words_of_our_errors_stand_in_no_span(scene: Scene, stage: Stage) -> None:

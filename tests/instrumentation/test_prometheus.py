@@ -90,6 +90,7 @@ EVENTS: list[tuple[sb.Event, dict[tuple[str, ...], float]]] = [
     ),
     (sb.Lost("t", "b"), {("streambatch_runs_total", "lost"): 1, ("streambatch_leases_lost_total",): 1}),
     (sb.Lost("t", ""), {("streambatch_leases_lost_total",): 1}),
+    (sb.Queued("t", "m", "0-0", "dropped"), {("streambatch_messages_total", "dropped"): 1}),
     (
         sb.Dead("t", "b", "batch", "why", cause=""),
         {("streambatch_dead_letters_total", "batch"): 1, ("streambatch_run_failures_total", "none"): 1,

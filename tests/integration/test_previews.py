@@ -15,6 +15,7 @@ from streambatch import (
     DeadLettered,
     Preview,
     QueueClosed,
+    Queued,
     ReplyExpired,
     Retry,
     RunCancelled,
@@ -342,7 +343,8 @@ async def test_a_message_that_was_dropped_or_forgotten_has_only_an_end(stage: St
     """Nothing will be shown of it, and reply() says why."""
     stage.gate.set()
     worker = await stage.worker(max_age=60)
-    stale = await worker.submit("t", "old", sent_at=datetime.now(UTC) - timedelta(hours=1))
+    stale = await worker.submit("t", "old", sent_at=datetime.now(UTC) - timedelta(hours=1), message_id="m")
+    assert Queued("t", "m", "0-0", "dropped") in stage.events
     fine = await worker.submit("t", "hi")
     await fine.reply(10)
     stage.server.admin().delete(f"sb1:{{{stage.namespace}.00}}:reply:t")
