@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import nan
+from threading import Lock
 from typing import Any
 
 from streambatch.queue import BatchQueue
@@ -39,20 +40,22 @@ class Process:
     def __init__(self, gauge: Callable[[str], Any]) -> None:
         self._gauge = gauge
         self._gauges: dict[str, Any] = {}
+        self._door = Lock()  # queues may be watched in several threads, each on its loop
         self.watched: tuple[BatchQueue, ...] = ()
         self.away: bool = False
 
     def enter(self, queue: BatchQueue) -> None:
         """*queue* is watched from now on."""
-        self.watched = (*self.watched, queue)
-        for name in FIGURES:
-            if name not in self._gauges:
+        with self._door:
+            self.watched = (*self.watched, queue)
+            for name in FIGURES if not self._gauges else ():
                 self._gauges[name] = self._gauge(f"process_{name}")
                 self._gauges[name].set_function(partial(self.figure, name))
 
     def leave(self, queue: BatchQueue) -> None:
         """It is watched no more, by whoever watched it."""
-        self.watched = tuple(one for one in self.watched if one is not queue)
+        with self._door:
+            self.watched = tuple(one for one in self.watched if one is not queue)
         self.look()
 
     def look(self) -> None:

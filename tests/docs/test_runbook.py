@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from streambatch import (
     Batch,
     BatchQueue,
+    DeadLetter,
     Event,
     NotAccepted,
     QueueFull,
     Reply,
+    Retry,
     ServerAway,
     StoreAway,
     StoreBack,
@@ -257,3 +260,44 @@ async def test_replies_that_nobody_delivers_are_seen_in_the_counts(server: Serve
         receipt = await queue.receipt("anna", message_id="m1")
         assert (reply := await receipt.reply(10)) is not None
         assert reply.text == "yes: one"
+
+
+INDEXES = {"due": "zset", "outbox": "zset", "parked": "zset", "meta": "hash", "tally": "hash", "dead": "stream"}
+
+
+@pytest.mark.leaves_keys("a dead letter and a paused thread, on purpose")
+async def test_the_types_of_the_keys_that_all_threads_share_are_those_of_the_page(
+    server: Server, namespace: str
+) -> None:
+    """By them one finds the key that somebody has overwritten, where the error does not name it."""
+    row = next(line for line in PAGE.splitlines() if "WRONGTYPE" in line)
+    assert "`TYPE` says `zset` of `due`, `outbox` and `parked`, `hash` of `meta` and `tally`, `stream` of `dead`" in row
+
+    async def answer(batch: Batch) -> str:
+        if batch.thread == "dead":
+            raise DeadLetter("refused")
+        return "yes"
+
+    async def send(reply: Reply) -> None:
+        raise Retry(after=60)
+
+    admin, found = server.admin(), dict[str, str]()
+
+    async def there() -> bool:
+        found.update({name: admin.type(f"sb1:{{{namespace}.00}}:{name}") for name in INDEXES})
+        return "none" not in found.values()
+
+    settings: dict[str, Any] = {"namespace": namespace, "debounce": 0, "log": False}
+    async with BatchQueue(server.url, runner=answer, deliver=send, **settings) as queue:
+        await queue.pause("parked")
+        for thread in ("dead", "answered", "parked"):
+            await queue.submit(thread, "hi")
+        await queue.submit("waits", "hi", debounce=60)
+        await wait_for(there, "all of the keys")
+        assert found == INDEXES
+        admin.delete(key := f"sb1:{{{namespace}.00}}:outbox")
+        admin.set(key, "foreign")
+        with pytest.raises(StoreError) as refused:
+            await queue.stats()
+        assert listed(f"{str(refused.value).split(' WRONGTYPE')[0]} WRONGTYPE of", row)
+        admin.delete(key)
