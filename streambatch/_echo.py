@@ -203,6 +203,12 @@ class Receipt:
             TimeoutError: no reply in time; it may still come.
             QueueClosed: this process' queue was closed meanwhile.
             StoreError: the server has not answered for ten seconds.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi", message_id=4711)
+            >>> reply = await receipt.reply(timeout=30)
+            >>> reply.text, reply.message_ids
+            ('hi', ('4711',))
         """
         if self.outcome == "dropped":
             raise ReplyExpired("the message was dropped (older than max_age); there is no reply")

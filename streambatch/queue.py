@@ -1,7 +1,7 @@
 """BatchQueue: the one public object. It wires, and decides nothing.
 
-What an open queue is made of, and how it starts and stops, is in ``_life.py``; the verbs of operators are in
-``_desk.py``. Everything a user gives is checked here, before anything is contacted or stored.
+What an open queue is made of, and how it starts and stops, is in ``_life.py``; the methods of operators are in
+``_operators.py``. Everything a user gives is checked here, before anything is contacted or stored.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from time import time
 from typing import Self, TypeVar, Unpack
 
 from ._around import Around
+from ._checks import Checks
 from ._connect import masked, scheme_of
 from ._echo import Receipt
 from ._events import Event, Queued, emitter
-from ._explain import DeadLetterInfo, Explanation, Health, ScopeInfo, Stats, ThreadInfo
 from ._keys import Keys
 from ._life import Life, Plan
-from ._messages import TRACE, Cancellation, Json, Message, Part, content_of, encode_message, id_of
-from ._ports import Answering, Carrier, Codec, Deliver, Limits, Plain
-from ._rows import context
+from ._messages import Cancellation, Json, Message, Part, id_of
+from ._operators import Operators
+from ._ports import Answering, Codec, Deliver, Limits, Plain
 from ._run import deliver_of, runner_of
 from ._scope import limits_of
-from ._settings import Durability, Options, Replicas, Seconds, Settings, ms, seconds
+from ._settings import Durability, Options, Seconds, Settings, seconds
 from ._shield import to_the_end
-from ._submit import Entry
 from ._topology import Given
-from .errors import QueueClosed, ReplyExpired, TooLarge, UsageError
+from .errors import ReplyExpired, UsageError
 
 D = TypeVar("D", bound=Deliver)
 
 
-class BatchQueue:
+class BatchQueue(Operators):
     """A durable queue in which a burst of messages becomes one Run.
 
     Use it with ``async with``. What it does follows from what it is given: nothing, it submits; a runner, it runs; a
@@ -95,7 +93,7 @@ class BatchQueue:
         heard = (*_log(log), *self._listeners)
         self._emit, self._around = emitter(heard), Around(heard)
         self._codec = codec or Plain()
-        self._open: Life | None = None
+        self._checks = Checks(self.settings, self._codec)
         self._entered = False
 
     def __repr__(self) -> str:  # a URL without what could be a password: it ends up in logs
@@ -127,8 +125,20 @@ class BatchQueue:
     def deliver(self, callback: D) -> D:
         """Decorator: *callback* gets each Reply at least once, in order per thread; ``reply.id`` is stable.
 
+        Args:
+            callback: ``async def send(reply)``. What it raises is tried again; `Retry` and `DeadLetter` say how.
+
+        Returns:
+            The callback.
+
         Raises:
-            UsageError: there is one already, or the queue is open.
+            UsageError: it is no async function, there is one already, or the queue is open.
+
+        Example:
+            >>> queue = BatchQueue("embedded:./bot-data")
+            >>> @queue.deliver
+            ... async def send(reply):
+            ...     await bot.send_message(reply.metadata["chat"], reply.text)
         """
         if self._deliver is not None or self._entered:
             raise UsageError("a queue has one deliver callback, and it is set before async with")
@@ -136,9 +146,24 @@ class BatchQueue:
         return callback
 
     async def drain(self, timeout: Seconds | None = None) -> int:
-        """No new Runs; running ones get *timeout* seconds, the rest are released; returns how many were released.
+        """This process begins no Run any more; submitting, and delivering what is answered, go on.
 
-        Submitting goes on. Raises UsageError if the queue is not open.
+        Leaving the ``async with`` block does the same by itself; so this is for a process that is to do so before.
+
+        Args:
+            timeout: seconds (float) or timedelta that running Runs have to end; the rest are released, and run in
+                another process. None: ``drain_timeout``.
+
+        Returns:
+            How many were released.
+
+        Raises:
+            QueueClosed: the queue is not open.
+            UsageError: *timeout* is negative or longer than a day.
+
+        Example:
+            >>> await queue.drain(timeout=20)
+            0
         """
         grace = self.settings.drain_timeout if timeout is None else seconds("timeout", timeout)
         return await self._up.quiet(grace)
@@ -184,20 +209,34 @@ class BatchQueue:
         opened = self._up
         name = id_of(thread, "thread")
         with self._around.submitting(name) as carrier:
-            entry = self._entry(name, content, message_id, author, sent_at, metadata, debounce, carrier, now=now)
+            entry = self._checks.entry(name, content, message_id, author, sent_at, metadata, debounce, carrier, now=now)
             given = entry.message_id
-            if sent_at is not None and self._stale(sent_at):
+            if self._checks.stale(sent_at):
                 opened.emit(Queued(name, given, "0-0", "dropped"))
                 return Receipt(name, "0-0", given, "dropped", opened.echo)
             until = opened.time() + self.settings.submit_timeout
-            word, stored = await opened.intake.put(entry, until, self._replicas(durability))
+            word, stored = await opened.intake.put(entry, until, self._checks.replicas(durability))
             opened.emit(Queued(name, given or stored, stored, word))
         return Receipt(name, stored, given or stored, word, opened.echo)
 
     async def receipt(self, thread: str | int, *, message_id: str | int) -> Receipt:
-        """Find a message again, in any process, within dedup_window.
+        """Find a message again, in any process, within ``dedup_window``; it must have had a *message_id*.
 
-        Raises ReplyExpired if no such message is known.
+        Args:
+            thread: the conversation.
+            message_id: what was given to ``submit``.
+
+        Returns:
+            A receipt as of ``submit``, with the outcome ``"duplicate"``.
+
+        Raises:
+            ReplyExpired: no such message is known.
+            StoreError: the server does not answer.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi", message_id=4711)
+            >>> (await (await queue.receipt("anna", message_id=4711)).reply()).text
+            'hi'
         """
         name, given = id_of(thread, "thread"), id_of(message_id, "message_id")
         entry = await self._up.desk.find(name, given)
@@ -206,16 +245,58 @@ class BatchQueue:
         return Receipt(name, entry, given, "duplicate", self._up.echo)
 
     async def typing(self, thread: str | int) -> bool:
-        """The person is typing: extends the quiet window, never past max_wait; False if nothing waits."""
+        """The person is typing: the quiet window begins anew, never past ``max_wait``.
+
+        Args:
+            thread: the conversation.
+
+        Returns:
+            False if nothing waits, so that there is no window.
+
+        Raises:
+            StoreError: the server does not answer.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi")
+            >>> await queue.typing("anna")  # in the handler of your platform's typing event
+            True
+        """
         name = id_of(thread, "thread")
         return await self._up.desk.touch(name, self.settings.debounce_of(name)) != "idle"
 
     async def run_now(self, thread: str | int) -> bool:
-        """What waits is due at once; False if nothing waits."""
+        """What waits is due at once.
+
+        Args:
+            thread: the conversation.
+
+        Returns:
+            False if nothing waits.
+
+        Raises:
+            StoreError: the server does not answer.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi", debounce=60)
+            >>> await queue.run_now("anna")  # the person has pressed "send"
+            True
+        """
         return await self._up.desk.touch(id_of(thread, "thread"), -1) != "idle"
 
     async def pending(self, thread: str | int) -> tuple[Message, ...]:
-        """The messages that wait and are in no batch, oldest first."""
+        """The messages that wait and are in no batch, oldest first; ``max_pending`` at most.
+
+        Args:
+            thread: the conversation.
+
+        Raises:
+            StoreError: the server does not answer.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi")
+            >>> [message.text for message in await queue.pending("anna")]
+            ['hi']
+        """
         return await self._up.desk.pending(id_of(thread, "thread"))
 
     async def edit(self, thread: str | int, message_id: str | int, content: str) -> None:
@@ -250,55 +331,20 @@ class BatchQueue:
 
         Raises:
             StoreError: the server does not answer; the same call again is safe.
+
+        Example:
+            >>> receipt = await queue.submit("anna", "hi")
+            >>> (await queue.cancel("anna")).dropped  # in the handler of /stop
+            1
         """
         name = id_of(thread, "thread")
         return await self._up.desk.cancel(name, run=run, pending=pending, keep=keep)
 
-    # ── operators ──
-
-    async def pause(self, thread: str | int | None = None) -> None:
-        """No Run of this thread (None: of the namespace) starts until resume; messages are kept."""
-        await self._up.desk.pause(None if thread is None else id_of(thread, "thread"), on=True)
-
-    async def resume(self, thread: str | int | None = None) -> None:
-        """End a pause."""
-        await self._up.desk.pause(None if thread is None else id_of(thread, "thread"), on=False)
-
-    async def dead_letters(self, count: int = 100, after: str | None = None) -> tuple[DeadLetterInfo, ...]:
-        """What failed for good, oldest first: batches and replies; *after* an id for the next page."""
-        return await self._up.desk.dead(count, after)
-
-    async def redrive(self, letter: str) -> str:
-        """Put a dead letter back, a batch at the tail with new ids: ``"redriven"``, ``"gone"`` or ``"busy"``."""
-        return await self._up.desk.redrive(letter)
-
-    async def discard(self, letter: str) -> bool:
-        """Delete a dead letter; False if there is none."""
-        return await self._up.desk.discard(letter)
-
-    async def stats(self) -> Stats:
-        """Counts of the namespace; never O(threads)."""
-        return await self._up.desk.stats()
-
-    async def threads(self, state: str = "due", offset: int = 0, count: int = 100) -> tuple[ThreadInfo, ...]:
-        """A page of threads that are ``"due"``, in the ``"outbox"`` or ``"parked"``, most urgent first."""
-        return await self._up.desk.threads(state, offset, count)
-
-    async def explain(self, thread: str | int) -> Explanation:
-        """Why is nothing happening here: state, owner, attempt, next wake, and the reason in one sentence."""
-        return await self._up.desk.explain(id_of(thread, "thread"))
-
-    async def scope(self, name: str) -> ScopeInfo:
-        """What is used of the limits that runners share under this name, and whether it is parked."""
-        return await self._up.desk.scope(name)
-
-    async def unpark(self, name: str) -> None:
-        """End a park now; every process notices within a few seconds. A further refusal parks again."""
-        await self._up.desk.unpark(name)
+    # ── what it is ──
 
     @property
     def limits(self) -> Limits | None:
-        """The limits that the Runs of this process share with others, or None."""
+        """The limits that the Runs of this process share with others, or None; sends nothing."""
         return self._limits
 
     @property
@@ -312,60 +358,6 @@ class BatchQueue:
         """
         given = (("runs", self._runner), ("delivers", self._deliver))
         return tuple(role for role, has in given if has is not None)
-
-    def health(self) -> Health:
-        """Readiness of this process; sends nothing."""
-        if self._open is None:
-            return Health(False, "the queue is not open", None, 0, 0, 0)
-        return self._open.health()
-
-    # ── inside ──
-
-    @property
-    def _up(self) -> Life:
-        opened = self._open
-        if opened is None:
-            raise QueueClosed
-        opened.check()
-        return opened
-
-    def _entry(
-        self, thread: str, content: object, message_id: str | int | None, author: str | int | None,
-        sent_at: datetime | None, metadata: Mapping[str, Json] | None, debounce: Seconds | None,
-        carrier: Carrier | None = None, *, now: bool,
-    ) -> Entry:  # fmt: skip
-        s = self.settings
-        given = "" if message_id is None else id_of(message_id, "message_id")
-        who = "" if author is None else id_of(author, "author")
-        if sent_at is not None or metadata is not None:
-            self._checked(sent_at, metadata)
-        quiet = s.debounce_of(thread) if debounce is None else seconds("debounce", debounce)
-        data = encode_message(content_of(content), sent_at, metadata or {}, {TRACE: carrier} if carrier else None)
-        if len(data) > s.max_message_bytes:
-            raise TooLarge(f"the message has {len(data)} bytes; max_message_bytes is {s.max_message_bytes}")
-        if not isinstance(self._codec, Plain):
-            data = self._codec.encode(data, context("message", thread, given))
-        return Entry(thread, given, who, len(data) + len(given) + len(who), -1 if now else ms(quiet), data)
-
-    @staticmethod
-    def _checked(sent_at: object, metadata: object) -> None:
-        if sent_at is not None and (not isinstance(sent_at, datetime) or sent_at.tzinfo is None):
-            raise UsageError("sent_at is an aware datetime (with a time zone)")
-        if metadata is not None and not isinstance(metadata, Mapping):
-            raise UsageError(f"metadata is a mapping of JSON data, not {type(metadata).__name__}")
-
-    def _stale(self, sent_at: datetime) -> bool:
-        return self.settings.max_age is not None and time() - sent_at.timestamp() > self.settings.max_age
-
-    def _replicas(self, durability: Durability | None) -> Replicas | None:
-        asked = self.settings.durability if durability is None else durability
-        if asked not in ("server", "disk") and not isinstance(asked, Replicas):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"durability={asked!r} is not 'server', 'disk' or Replicas(n)")
-        if asked == "disk" and self.settings.durability != "disk":
-            raise UsageError(
-                'durability="disk" for one message needs a queue with durability="disk" (checked at start)'
-            )
-        return asked if isinstance(asked, Replicas) else None
 
 
 def _log(wanted: bool) -> tuple[Callable[[Event], None], ...]:

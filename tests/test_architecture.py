@@ -28,14 +28,15 @@ ROOMS: dict[str, set[str]] = {
     "rules": {"_lease", "_retry", "_window", "_explain", "_safety"},
     # _submit and _rows: how one call becomes KEYS and ARGV, and the scripts' rows our values. The store's two hands.
     # _lane: group commit of the worker's verbs. _hints: pub/sub, which only saves waiting.
-    # _topology: where a key lives.
-    "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints", "_topology"},
-    # _desk: the operator's verbs. _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
-    # _survey: a page of threads for people.
+    # _checks: what is given to submit. _topology: where a key lives.
+    "ground": {"_keys", "_scripts", "_store", "_connect", "_submit", "_rows", "_lane", "_hints", "_topology"}
+    | {"_checks"},
+    # _operators: the operator's half of queue. _desk: its verbs. _survey: a page of threads for people.
+    # _life: an open queue, its loops, and how it starts and stops. _scope: shared limits.
     # _relay: previews on their way out. _follow: those of other processes, for the listeners of this one.
     # _around: what a listener opens around the work.
     "flow": {"queue", "_intake", "_due", "_turn", "_keeper", "_worker", "_run", "_echo", "_desk", "_life", "_scope"}
-    | {"_relay", "_follow", "_around", "_survey"},
+    | {"_relay", "_follow", "_around", "_survey", "_operators"},
     "face": {"__init__"},
     "doors": {"testing", "embedded", "runners", "instrumentation", "integrations", "torture", "cli", "dashboard"}
     | {"__main__"},

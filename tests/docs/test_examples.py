@@ -157,6 +157,27 @@ def test_every_public_name_has_an_example() -> None:
     assert len(shown) == len(TOGETHER)
 
 
+#: Methods of the two objects that a bot calls, without an example, and why.
+METHODS_WITHOUT = {
+    "BatchQueue.edit": "refused in this version",
+    "BatchQueue.retract": "refused in this version",
+    "BatchQueue.limits": "the example of `Limits` reads it",
+}
+
+
+def test_every_method_of_a_queue_and_a_receipt_has_an_example() -> None:
+    """Inherited ones, too: an editor shows the docstring of the method that is typed, not that of its class."""
+    lacking = {
+        f"{kind.__name__}.{name}"
+        for kind in (streambatch.BatchQueue, Receipt)
+        for name, member in inspect.getmembers(kind)
+        if not name.startswith("_")
+        and (inspect.isfunction(member) or isinstance(member, property))
+        and ">>>" not in (member.__doc__ or "")
+    }
+    assert lacking == set(METHODS_WITHOUT)
+
+
 def test_every_face_is_looked_at() -> None:
     """A new package with public names is one of the faces, or it is said why not."""
     packages = [one.name for one in pkgutil.iter_modules(streambatch.__path__, "streambatch.") if one.ispkg]

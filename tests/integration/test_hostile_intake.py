@@ -137,7 +137,7 @@ async def test_what_was_taken_for_a_call_expires_unsent(server: Server, namespac
             await gate._wire.close()
             ends = [
                 whole._open.intake.put(
-                    whole._entry("t", text, None, None, None, None, None, now=False), loop.time() + wait, None
+                    whole._checks.entry("t", text, None, None, None, None, None, now=False), loop.time() + wait, None
                 )
                 for text, wait in (("gone", 0.1), ("here", 60.0))
             ]
