@@ -81,6 +81,7 @@ from .errors import Refused, StoreError, Unreachable, UsageError
 Arg = str | bytes | int | float
 NO_LOGIN = "the server wants a password, and the URL has none: redis://user:password@host"
 WRONG_LOGIN = "the server does not know this user name and password"
+FOREIGN = 'somebody wrote a key of another type over one of ours (docs/runbook.md, "errors of submit", how to find it)'
 _UNPACK = re.compile(r"^ *local ([\w, ]+) = unpack\((KEYS|ARGV), ", re.MULTILINE)
 _OPEN = ("now", "partitions", "horizon", "most", "most_bytes")
 _TURN = ("owner", "ttl", "runs", "hands", "split", "history", "keep", "retention", "state_ttl", "dead_limit")
@@ -385,6 +386,5 @@ def _ours(error: Exception) -> StoreError | UsageError:
         "ClusterDownError": "CLUSTERDOWN",
     }
     code = names.get(type(error).__name__, code)
-    return Refused(
-        f"the server refused: {code} {text[:200]}" if code not in text else f"the server refused: {text[:200]}", code
-    )
+    said = f"the server refused: {code} {text[:200]}" if code not in text else f"the server refused: {text[:200]}"
+    return Refused(f"{said}; {FOREIGN}" if code == "WRONGTYPE" else said, code)
