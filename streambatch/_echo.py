@@ -213,7 +213,13 @@ class Receipt:
         if self.outcome == "dropped":
             raise ReplyExpired("the message was dropped (older than max_age); there is no reply")
         deadline = None if timeout is None else asyncio.get_running_loop().time() + seconds("timeout", timeout, 0, inf)
-        found = await self._echo.outcome(self.thread, self.id, deadline)
+        try:
+            found = await self._echo.outcome(self.thread, self.id, deadline)
+        except TimeoutError:  # of several causes, and none of their tracebacks says more
+            raise TimeoutError(
+                f"no reply in time for message {self.message_id!r} of thread {self.thread!r}; it may still come"
+                " (queue.explain says what the thread does)"
+            ) from None
         if found.kind == "gone":
             raise ReplyExpired
         return found.value()

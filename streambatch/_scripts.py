@@ -387,4 +387,4 @@ def _ours(error: Exception) -> StoreError | UsageError:
     }
     code = names.get(type(error).__name__, code)
     said = f"the server refused: {code} {text[:200]}" if code not in text else f"the server refused: {text[:200]}"
-    return Refused(f"{said}; {FOREIGN}" if code == "WRONGTYPE" else said, code)
+    return Refused(f"{said.rstrip('.')}; {FOREIGN}" if code == "WRONGTYPE" else said, code)

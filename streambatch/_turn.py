@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from contextlib import suppress
 from dataclasses import replace
 
@@ -271,6 +272,7 @@ class Turn:
 
     async def _failed(self, work: Work, name: str, attempt: int, error: BaseException) -> Claimed | None:
         s, delay, give_back = self._settings, 0.0, False
+        _debug(error)
         if isinstance(error, DeadLetter):
             if error.split and await self._store.split(work.lease):
                 why = f"{error.reason}; the batch was halved"
@@ -340,6 +342,7 @@ class Turn:
 
     async def _undelivered(self, hold: Hold, reply: Reply, attempt: int, error: BaseException) -> None:
         s = self._settings
+        _debug(error)
         delay = error.after if isinstance(error, Retry) and error.after is not None else None
         if delay is None:
             delay = backoff(attempt, s.backoff, s.backoff_max, random.random())
@@ -376,3 +379,9 @@ def _what(error: BaseException) -> str:
     if isinstance(error, Retry) and error.reason:
         return error.reason
     return str(error) if isinstance(error, StreambatchError) else place_of(error)  # our own texts hold no content
+
+
+def _debug(error: BaseException) -> None:
+    """In asyncio's debug mode (``python -X dev``), which who writes a bot asks for, all of an error is on stderr."""
+    if asyncio.get_running_loop().get_debug() and not isinstance(error, StreambatchError | Retry | DeadLetter):
+        traceback.print_exception(error)

@@ -15,6 +15,8 @@ from streambatch.queue import BatchQueue
 from ._bench import left
 from ._script import ScriptedDeliver, ScriptedRunner
 
+NONE = " none (too early? await settled(queue))"
+
 
 def assert_batches(
     runner: ScriptedRunner, expected: Iterable[Sequence[str]], *, thread: str | int | None = None
@@ -30,15 +32,15 @@ def assert_batches(
         AssertionError: they differ; shows both, and every Run.
 
     Example:
-        >>> assert_batches(ScriptedRunner(), [["hi", "there"]])
+        >>> assert_batches(ScriptedRunner(), [["hi"]])
         Traceback (most recent call last):
-        AssertionError: expected batches [['hi', 'there']], and there were []; the Runs: none
+        AssertionError: expected batches [['hi']], and there were []; the Runs: none (too early? await settled(queue))
     """
     found = [list(batch) for batch in runner.texts(thread)]
     wanted = [list(batch) for batch in expected]
     if found != wanted:
         runs = "".join(f"\n  {batch!r}: {[message.text for message in batch.messages]}" for batch in runner.batches)
-        raise AssertionError(f"expected batches {wanted}, and there were {found}; the Runs:{runs or ' none'}")
+        raise AssertionError(f"expected batches {wanted}, and there were {found}; the Runs:{runs or NONE}")
 
 
 def assert_replies(deliver: ScriptedDeliver, expected: Iterable[str], *, thread: str | int | None = None) -> None:
@@ -58,7 +60,7 @@ def assert_replies(deliver: ScriptedDeliver, expected: Iterable[str], *, thread:
     found, wanted = deliver.texts(thread), list(expected)
     if found != wanted:
         tries = "".join(f"\n  {reply!r}: {reply.text!r}" for reply in deliver.tries)
-        raise AssertionError(f"expected replies {wanted}, and there were {found}; the calls:{tries or ' none'}")
+        raise AssertionError(f"expected replies {wanted}, and there were {found}; the calls:{tries or NONE}")
 
 
 async def assert_dead_letters(queue: BatchQueue, *expected: str) -> tuple[DeadLetterInfo, ...]:

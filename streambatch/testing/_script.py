@@ -126,7 +126,7 @@ class ScriptedRunner:
 
     Args:
         steps: what the Runs do, in the order in which they begin: an answer, an error (an exception or its class:
-            `Retry`, `DeadLetter`, anything) or an async function of (batch, run).
+            `Retry`, `DeadLetter`, anything) or an async function of (batch) or (batch, run).
         then: what every further Run does. Defaults to `echo`.
         kind: as of any runner.
         history: as of any runner: its batches have a history.
@@ -235,7 +235,7 @@ class Script:
             if number <= self._taken and not future.done():
                 future.set_result(None)
         while callable(step) and not isinstance(step, type):
-            step = cast("Step", await step(*given))
+            step = cast("Step", await step(*_taken_by(step, given)))
         if isinstance(step, BaseException | type):
             raise cast("Error", step)
         return step
@@ -246,6 +246,15 @@ class Script:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((count, future))
             await future
+
+
+def _taken_by(step: Callable[..., object], given: tuple[object, ...]) -> tuple[object, ...]:
+    """A runner function takes a batch, or a batch and its Run: what a queue takes is a step, too."""
+    try:
+        inspect.signature(step).bind(*given)
+    except TypeError:
+        return given[:1]
+    return given
 
 
 def _is_step(step: object) -> bool:

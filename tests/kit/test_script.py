@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streambatch import Answer, BatchQueue, DeadLetter, Preview, Retry, UsageError
+from streambatch import Answer, Batch, BatchQueue, DeadLetter, Preview, Retry, UsageError
 from streambatch.testing import (
     Bench,
     Held,
@@ -40,6 +40,24 @@ async def test_each_run_takes_the_next_step_and_further_ones_the_last(streambatc
     assert_replies(deliver, ["a", "b", "1 message, fence True", "5", "6"])
     assert deliver.replies[1].usage == {"in": 1}
     assert_batches(runner, [[f"{n}"] for n in range(1, 7)])
+
+
+async def test_what_a_queue_takes_as_a_runner_is_a_step_too(streambatch_bench: Bench) -> None:
+    """To fail once and then be the bot's own runner is the first test that anyone writes."""
+
+    async def answer(batch: Batch) -> str:
+        return batch.text.upper()
+
+    runner, deliver = ScriptedRunner(OSError, answer, then=Says("and ", then=answer)), ScriptedDeliver()
+    async with streambatch_bench.queue(runner=runner, deliver=deliver) as queue:
+        await spoken(queue, "a", "b")
+    assert_replies(deliver, ["A", "B"])
+
+
+def test_what_is_looked_at_too_early_is_told_so() -> None:
+    for act in (lambda: assert_replies(ScriptedDeliver(), ["a"]), lambda: assert_batches(ScriptedRunner(), [["a"]])):
+        with pytest.raises(AssertionError, match=r"there were \[\]; .*none \(too early\? await settled\(queue\)"):
+            act()
 
 
 async def test_errors_are_raised_as_instances_or_classes(streambatch_bench: Bench) -> None:
