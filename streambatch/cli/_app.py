@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from streambatch.cli._operate import operate
-from streambatch.cli._options import LOOK, RUN, AsJson, Namespace, Verbs, ended
+from streambatch.cli._options import LOOK, RUN, AsJson, Namespace, OfModule, Verbs, ended
 
 app = typer.Typer(
     name="streambatch",
@@ -40,7 +40,8 @@ def streambatch(
 ) -> None:
     """Durable per-thread batching for LLM bots: a burst of messages becomes one Run.
 
-    --url and --namespace of a verb may also stand before it. Exit codes: 0 done; 1 not as wished; 2 not possible.
+    --url and --namespace of a verb may also stand before it; a worker has those of its module. Exit codes: 0 done;
+    1 not as wished; 2 not possible.
     """
 
 
@@ -124,15 +125,16 @@ def torture(
     ended(lambda: _torture.torture(wishes))
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(cls=OfModule, rich_help_panel=RUN)
 def worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="Where the BatchQueue is, e.g. bot:queue.")],
 ) -> None:
     """Run the queue of a module until a signal.
 
     The first SIGTERM or Ctrl-C drains, the second releases what runs, the third leaves. The module makes a BatchQueue
-    with a runner or a deliver callback and does not open it. Exit code 0: stopped by a
-    signal; 1: the queue ended by itself; 2: it could not start; 130: the third signal.
+    with a runner or a deliver callback and does not open it; URL and namespace are those of this queue, and
+    STREAMBATCH_URL is not read. Exit code 0: stopped by a signal; 1: the queue ended by itself; 2: it could not start;
+    130: the third signal.
     """
     from streambatch.cli import _worker
 

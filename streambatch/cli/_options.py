@@ -2,7 +2,8 @@
 
 ``--url``, ``--namespace`` and ``--partitions`` say where, so many write them before the verb, as for kubectl. `Verbs`
 puts them behind it before anything is parsed: they mean the same by construction, what stands after the verb wins,
-because the last one does, and a verb without such an option refuses it by its own name.
+because the last one does, and a verb without such an option refuses it by its own name; a worker, for which others
+know them, says where it has them from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 PARTS = LOOK, COMMAND, RUN = "Look at a namespace", "Command a namespace", "Run and try"  # of --help
 WHERE = ("--url", "--namespace", "--partitions")
@@ -56,7 +57,21 @@ class Verbs(TyperGroup):
                 where += [word, rest.pop(0)]
             else:
                 ctx.fail(f"Option '{word}' requires an argument.")
+        if where and not own and not rest:  # typer would show the help and not say what is missing
+            ctx.fail(f"which of {', '.join(self.list_commands(ctx))}?")
         return super().parse_args(ctx, [*own, *rest[:1], *where, *rest[1:]] if rest else own)
+
+
+class OfModule(TyperCommand):
+    """A verb whose server and namespace are those of a module's queue, and which says so to who names others."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What typer does, unless `WHERE` is there."""
+        for word in args[: args.index("--")] if "--" in args else args:
+            name = word.partition("=")[0]
+            if name in WHERE:
+                ctx.fail(f"{name} is not for a {ctx.info_name}: it has the {name[2:]} of its module's BatchQueue(…)")
+        return super().parse_args(ctx, args)
 
 
 def ended(act: Callable[[], int]) -> NoReturn:

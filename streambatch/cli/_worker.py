@@ -22,6 +22,7 @@ import traceback
 from contextlib import suppress
 
 from streambatch import BatchQueue
+from streambatch._connect import masked
 from streambatch.cli._ends import COULD_NOT, INTERRUPTED, NOT_SO, OK, say
 from streambatch.cli._module import queue_of
 from streambatch.cli._told import some, span
@@ -33,7 +34,12 @@ LOOK = 1.0  # seconds between two looks whether the queue still runs; they send 
 def worker(target: str) -> int:
     """Run ``module:queue`` until a signal; returns the exit code. Raises StreambatchError if it cannot start."""
     queue = queue_of(target)
-    return COULD_NOT if queue is None else asyncio.run(_Work(queue, target).go())
+    if queue is None:
+        return COULD_NOT
+    url = os.environ.get("STREAMBATCH_URL")
+    if url and f"({masked(url)!r}," not in repr(queue):
+        say(f"STREAMBATCH_URL is for the other verbs, a worker has the URL of its module: {target} is {queue!r}")
+    return asyncio.run(_Work(queue, target).go())
 
 
 class _Work:

@@ -45,12 +45,15 @@ async def test_it_means_the_same_and_what_stands_last_wins(words: tuple[str, ...
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (("--url", NOBODY, "worker", "bot"), "No such option: --url"),
+        (("--url", NOBODY, "worker", "bot"), "--url is not for a worker: it has the url of its module's BatchQueue(…)"),
+        (("worker", "bot", "--namespace=n"), "--namespace is not for a worker: it has the namespace of its module's"),
         (("--namespace", "n", "replay", "x"), "No such option: --namespace"),
         (("--every", "1", "top"), "No such option: --every"),
         (("--url",), "Option '--url' requires an argument."),
         (("dead", "--namespace"), "Option '--namespace' requires an argument."),
         (("--url", NOBODY, "tpo"), "No such command 'tpo'"),
+        (("dead", "--url", NOBODY), "which of list, show, redrive, discard?"),
+        (("--url", NOBODY), "which of doctor, top, threads, inspect, drain, "),
     ],
 )
 async def test_what_cannot_be_is_wrong_there_too(words: tuple[str, ...], wanted: str) -> None:
@@ -64,6 +67,17 @@ async def test_it_hides_neither_help_nor_version(words: tuple[str, ...]) -> None
     code, out, _ = await quick(*words)
     assert code == 0
     assert ("--url and --namespace" in out) == ("--help" in words)
+
+
+async def test_the_verb_that_is_missing_behind_dead_is_asked_for_on_a_terminal() -> None:
+    """In one line, not by the whole help."""
+    screen = await Terminal.start("dead", "--url", NOBODY, size=(100, 20))
+    try:
+        assert await screen.end() == 2
+    finally:
+        await screen.close()
+    assert "which of list, show, redrive, discard?" in screen.text
+    assert "--help" not in screen.text.replace("dead --help", "")
 
 
 VERBS = (

@@ -129,11 +129,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     started: list[Worker] = []
 
     async def begin(
-        target: str, url: str = "redis://h", namespace: str = "n", stderr: int = asyncio.subprocess.PIPE
+        target: str, url: str = "redis://h", namespace: str = "n", stderr: int = asyncio.subprocess.PIPE, **env: str
     ) -> Worker:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-c", SCRIPT, "worker", target), cwd=tmp_path,
-            env=environment(None) | {"BOT_URL": url, "BOT_SPACE": namespace},
+            env=environment(None) | {"BOT_URL": url, "BOT_SPACE": namespace} | env,
             stdout=asyncio.subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
         started.append(Worker(child))
@@ -223,6 +223,21 @@ def test_that_an_import_takes_long_is_said_once(capsys: pytest.CaptureFixture[st
     watch.look()
     assert capsys.readouterr().err.count("importing bot takes long, it is at ") == 1
     assert not watch.told
+
+
+async def test_a_url_that_a_worker_does_not_read_is_told(start: Start) -> None:
+    """Whoever has it in the environment believes it to be used; if the module says the same, nothing is said."""
+    here = "redis://bot:secret@127.0.0.1:1"
+    for said, told in ((None, 0), (here, 0), ("redis://bot:secret@127.0.0.1:2", 1)):
+        worker = await start("bot", here, **({} if said is None else {"STREAMBATCH_URL": said}))
+        assert await worker.end() == 2
+        lines = worker.said["err"].splitlines()
+        assert "redis://***@127.0.0.1:1: the server does not answer" in lines[-1]
+        assert len(lines) == 1 + told
+        assert (
+            "STREAMBATCH_URL is for the other verbs, a worker has the URL of its module: bot is" in lines[0]
+        ) == told
+        assert "secret" not in worker.said["err"]
 
 
 @pytest.mark.leaves_keys("a worker leaves its namespace")
