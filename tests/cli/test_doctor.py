@@ -20,6 +20,7 @@ from streambatch import BatchQueue, DeadLetter, Limits, Park
 from streambatch._keys import Keys
 from streambatch.cli.doctor import examine
 from streambatch.cli.doctor._look import PAGE, PINGS, look
+from tests.cli.terminal import Terminal
 from tests.cli.tools import finish
 from tests.conftest import StartServer
 from tests.rig import Server, connect, wait_for
@@ -213,7 +214,7 @@ async def test_a_large_namespace_costs_a_page(private: Server) -> None:
 
 
 async def test_the_terminal_shows_what_is_wrong_and_nothing_that_is_private(private: Server, namespace: str) -> None:
-    """For people at 80 columns on one kind of server, for programs on the other: exit code 2, and nothing private."""
+    """Into a pipe on one kind of server, for programs on the other: exit code 2, and nothing private."""
     async with BatchQueue(private.url, namespace=namespace, log=False, debounce=60) as queue:
         await queue.submit("canary-thread", "canary-content", message_id="canary-id", author="canary-author")
     private.admin().config_set("maxmemory-policy", "allkeys-lru")
@@ -232,9 +233,30 @@ async def test_the_terminal_shows_what_is_wrong_and_nothing_that_is_private(priv
     else:
         lines = out.splitlines()
         assert lines[1] == "error    maxmemory-policy: allkeys-lru"
-        assert max(len(line) for line in lines) <= 80
-        assert "→ CONFIG SET maxmemory-policy noeviction" in out
+        assert (
+            "         → CONFIG SET maxmemory-policy noeviction; and in its file: maxmemory-policy noeviction" in lines
+        )
         assert "1 error, " in lines[-1]
+
+
+@pytest.mark.leaves_keys("a namespace that is looked at")
+async def test_lines_are_wrapped_on_a_terminal_and_not_in_a_pipe(server: Server, namespace: str) -> None:
+    """At 60 columns each line of the one is no longer than that, and both say the same."""
+    async with BatchQueue(server.url, namespace=namespace, log=False):
+        pass
+    given, here = ("doctor", "--namespace", namespace), {"STREAMBATCH_URL": server.url}
+    screen = await Terminal.start(*given, size=(60, 60), **here)
+    try:
+        ended = await screen.end()
+    finally:
+        await screen.close()
+    code, out, _ = await finish(*given, COLUMNS="60", **here)
+    assert code == ended
+    why = "No process of this namespace has its queue open, and nothing is run or delivered."
+    assert f"         {why}" in out.splitlines()
+    assert why not in screen.text
+    assert why in " ".join(screen.text.split())
+    assert all(line == line.rstrip() for line in out.splitlines())
 
 
 async def test_no_answer_and_a_wrong_url_are_exit_code_2(tmp_path: Path) -> None:
@@ -251,4 +273,4 @@ async def test_the_embedded_server_is_well(tmp_path: Path) -> None:
     code, out, _ = await finish("doctor", "--url", f"embedded:{tmp_path}/data")
     lines = [line.split(":")[0].split() for line in out.splitlines()]
     assert code == 0, out
-    assert {line[1] for line in lines if line[:1] == ["note"]} <= {"maxmemory", "namespace", "processes", "lua-holes"}
+    assert {line[1] for line in lines if line[:1] == ["note"]} <= {"namespace", "processes", "lua-holes"}

@@ -244,6 +244,15 @@ def test_no_limit_of_memory_has_a_reason_of_its_own() -> None:
     assert "limit" not in why["0"]
 
 
+def test_of_an_embedded_server_no_limit_of_memory_is_no_note() -> None:
+    """Its set-up is ours. Where somebody gave it a limit, it is judged by that."""
+    endless, full = (
+        replace(ONE, nodes=(replace(NODE, ours=True, info={**INFO, **given}),)) for given in ({"maxmemory": "0"}, FULL)
+    )
+    assert levels(endless)["maxmemory"] == OK
+    assert levels(full)["maxmemory"] == "error"
+
+
 def test_what_goes_on_in_a_further_line_stands_below_its_beginning() -> None:
     """At 40 columns, for every finding there can be; and no line is longer."""
     for _, _, facts in CASES:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from urllib.parse import quote
 
 from rich.console import Console
@@ -36,6 +37,7 @@ CHECKS: tuple[Check, ...] = (*_around.CHECKS, *_server.CHECKS, *_namespace.CHECK
 EXIT = {OK: 0, UNSEEN: 0, NOTE: 0, WARNING: 1, ERROR: 2}
 STYLES = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 INDENT = 9
+ENDLESS = 1_000_000  # columns: in a pipe no line is wrapped
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -53,7 +55,10 @@ def doctor(url: str, namespace: str, *, as_json: bool) -> int:
         told = {"url": masked(url), "namespace": namespace, "exit": code}
         print(json.dumps({**told, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
-        show(findings, f"{masked(url)}, namespace {namespace}", on_terminal())
+        pen = on_terminal()
+        if not sys.stdout.isatty():
+            pen.width = ENDLESS
+        show(findings, f"{masked(url)}, namespace {namespace}", pen)
     return code
 
 
@@ -64,7 +69,8 @@ async def _facts(url: str, namespace: str) -> Facts:
 
     server = await EmbeddedServer.open(url)
     try:
-        return await look(f"unix://{quote(server.socket)}", namespace)
+        facts = await look(f"unix://{quote(server.socket)}", namespace)
+        return replace(facts, nodes=tuple(replace(node, ours=True) for node in facts.nodes))
     finally:
         await server.aclose()
 

@@ -24,6 +24,7 @@ class Node:
         pings: seconds that exchanges took, sorted.
         clock: seconds that its clock is ahead of ours, or None.
         huge: what /sys says of transparent huge pages, for a server that is here, else "".
+        ours: an ``embedded:`` one, which has nothing but the queue, and no configuration of a user's.
     """
 
     name: str = "server"
@@ -33,6 +34,7 @@ class Node:
     pings: tuple[float, ...] = ()
     clock: float | None = None
     huge: str = ""
+    ours: bool = False
 
     def number(self, name: str) -> int | None:
         """A number of INFO, or None if it is not there."""
