@@ -9,12 +9,14 @@ process that only delivers would meet a page full of threads it may not take, an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from zlib import crc32
 
 from .errors import UsageError
 
 LAYOUT = "1"
 ALL = f"sb{LAYOUT}:*"  # what a user of the server may touch, as an ACL names it
+METAS = f"sb{LAYOUT}:{{*.00}}:meta"  # of every namespace one key, as SCAN matches it
 SHARED = ("meta", "due", "outbox", "parked", "paused", "tally", "epoch", "awaited", "hints", "dead")
 THREAD = ("stream", "window", "lease", "run", "last", "head", "log", "reply")
 SCOPE = ("scope", "held", "spent", "used")
@@ -36,6 +38,13 @@ class Keys:
         self.partitions = partitions
         self._prefix = [f"sb1:{{{namespace}.{number:02d}}}:" for number in range(partitions)]
         self._shared = [tuple(prefix + kind for kind in SHARED) for prefix in self._prefix]
+
+    @staticmethod
+    def namespaces(metas: Iterable[str]) -> list[str]:
+        """Whose the keys are that match METAS, in the order of the alphabet; without those that none of ours wrote."""
+        head, tail = METAS.split("*")
+        names = {key.removeprefix(head).removesuffix(tail) for key in metas}
+        return sorted(name for name in names if _NAMESPACE.match(name))
 
     def partition(self, thread: str) -> int:
         """Which partition a thread lives in."""

@@ -14,14 +14,16 @@ known here. A cancel shortens no reply (`_commit.lua`); what it leaves of a thre
 is as long as any settings can say. What a verb places in an index is looked at again by a worker, with its settings.
 
 An ``embedded:`` folder is opened as by any process: its server is started if nobody has it, and kept while the verb
-runs. A folder that is not there is not made, and one that no server was ever in is none.
+runs. A folder that is not there is not made, and one that no server was ever in is none. Such a server has nothing but
+what is the bot's, so there, and only there, other namespaces are looked for if the one that was given does not exist:
+in at most `ROUNDS` pages of keys, because what is not found is only not named.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ from urllib.parse import quote
 from streambatch._connect import START, attempt_closed, client_of, masked, scheme_of, unreached
 from streambatch._desk import Desk
 from streambatch._events import Event
-from streambatch._keys import LAYOUT, Keys
+from streambatch._keys import LAYOUT, METAS, Keys
 from streambatch._ports import Plain
 from streambatch._scripts import Wire
 from streambatch._settings import Settings
@@ -42,6 +44,7 @@ from streambatch.errors import Refused, StoreError, Unreachable, UsageError
 
 QUIET = 1.0  # seconds without an answer at the start, which are worth a line
 LONGEST = 30 * 86_400.0  # seconds: the most that `dedup_window` and `reply_retention` may be
+ROUNDS, KEYS, NAMED = 10, 1_000, 5  # SCANs, keys that each looks at, namespaces that are named
 NO_URL = "which server? Give --url redis://host:6379, or better set STREAMBATCH_URL: it keeps a password out of ps"
 
 
@@ -145,7 +148,8 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         try:
             with _patient(shown) if sys.stderr.isatty() else nullcontext():
                 row = await _layout(client, first)
-            partitions = _number(where, row)
+            ours = scheme_of(where.url) == "embedded" and row[0] is None
+            partitions = _number(where, row, await _others(client, first) if ours else ())
         except Unreachable as error:
             raise Unreachable(f"{shown}: {unreached(error)}", sent=error.sent) from None
         except Refused as error:
@@ -170,6 +174,20 @@ async def _layout(client: Client, keys: Keys) -> list[bytes | None]:
         await wire.close()
 
 
+async def _others(client: Client, keys: Keys) -> list[str]:
+    """Some of the namespaces of a small server."""
+    wire, found, cursor = Wire(at(client, keys.of(0, "meta")), START), set[str](), b"0"
+    try:
+        for _ in range(ROUNDS):
+            cursor, page = await wire.call(None, (), ("SCAN", cursor, "MATCH", METAS, "COUNT", KEYS))
+            found.update(key.decode(errors="replace") for key in page)
+            if cursor == b"0":
+                break
+    finally:
+        await wire.close()
+    return Keys.namespaces(found)
+
+
 @contextmanager
 def _patient(name: str) -> Generator[None]:
     """Tell a person at a terminal what is being waited for."""
@@ -180,9 +198,12 @@ def _patient(name: str) -> Generator[None]:
         said.cancel()
 
 
-def _number(where: Where, row: list[bytes | None]) -> int:
-    """The partitions of the namespace, as it says."""
+def _number(where: Where, row: list[bytes | None], others: Sequence[str]) -> int:
+    """The partitions of the namespace, as it says. Raises UsageError, which names *others* if it is not there."""
     layout, number = (value.decode() if value is not None else "" for value in row)
+    if not layout and others:
+        there = ", ".join(others[:NAMED]) + (" and others" if len(others) > NAMED else "")
+        raise UsageError(f"nothing is stored under namespace {where.namespace!r} there, but under {there}: --namespace")
     if not layout:
         raise UsageError(
             f"nothing is stored under namespace {where.namespace!r} there; compare --url and --namespace with the bot's"

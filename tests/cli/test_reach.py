@@ -15,8 +15,10 @@ from streambatch._scripts import Wire
 from streambatch.cli import _reach
 from streambatch.errors import Unreachable
 from tests.cli.stage import staged
+from tests.cli.terminal import Terminal
 from tests.cli.tools import finish, quick
-from tests.rig import Server, wait_for
+from tests.rig import Server, connect, wait_for
+from tests.rig.clients import connect_async
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("what a cancel leaves of a thread lives for a month")]
 
@@ -127,3 +129,42 @@ async def test_an_embedded_folder_is_one_that_a_server_was_in(tmp_path: Path, mo
         assert err == f"streambatch: {url}: no embedded server was ever in this folder; name the one the bot has\n"
     assert list((tmp_path / "pictures").iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"data", "pictures"}
+
+
+async def test_on_an_embedded_server_the_namespaces_that_are_there_are_named(tmp_path: Path) -> None:
+    """A few of them, of the alphabet's first, and no key that none of ours wrote."""
+    url = f"embedded:{tmp_path}/data"
+    async with BatchQueue(url, namespace="telegram", log=False):
+        screen = await Terminal.start("threads", "--url", url, size=(160, 20))
+        try:
+            assert await screen.end() == 2
+        finally:
+            await screen.close()
+        there = "nothing is stored under namespace 'default' there, but under "
+        assert f"streambatch: {there}telegram: --namespace" in screen.text
+        others = [f"bot{number}" for number in range(5)]
+        for name in others:
+            async with BatchQueue(url, namespace=name, log=False):
+                pass
+        with connect(f"unix://{tmp_path}/data/server.sock") as client:
+            client.set("sb1:{a b.00}:meta", "foreign")
+        code, out, err = await finish("inspect", "anna", "--url", url)
+    assert (code, out) == (2, "")
+    assert err == f"streambatch: {there}{', '.join(others)} and others: --namespace\n"
+
+
+async def test_the_search_for_namespaces_ends_however_many_keys_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Any]()
+
+    async def call(self: Wire, script: Any, keys: Any, argv: Any, *extra: Any) -> Any:
+        asked.append(argv)
+        assert len(asked) <= 100, "it never ends"
+        return b"7", [b"sb1:{n.00}:meta"]
+
+    monkeypatch.setattr(Wire, "call", call)
+    others: Any = _reach._others  # pyright: ignore[reportPrivateUsage]
+    async with connect_async("redis://127.0.0.1:1") as client:
+        assert await others(client, Keys("x", 1)) == ["n"]
+    assert len(asked) == _reach.ROUNDS
+    assert {row[0] for row in asked} == {"SCAN"}
+    assert {row[-1] for row in asked} == {1_000}

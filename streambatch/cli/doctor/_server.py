@@ -129,12 +129,10 @@ def memory(node: Node) -> Seen:
     used, limit = node.number("used_memory"), node.number("maxmemory")
     if used is None or limit is None:
         return unseen(NO_INFO)
-    if not limit and node.ours:
-        return Seen(OK, f"no limit, as of any embedded server; {used / MIB:.0f} MiB used")
     if not limit:
         why = "Nothing stops it before the machine's memory is used up; then the system ends it, or everything swaps."
         do = "CONFIG SET maxmemory 2gb; and in its file: maxmemory 2gb"
-        return Seen(NOTE, f"no limit; {used / MIB:.0f} MiB used", do=do, why=why)
+        return Seen(OK if node.ours else NOTE, f"no limit; {used / MIB:.0f} MiB used", do=do, why=why)
     told = f"{used / MIB:.1f} of {limit / MIB:.1f} MiB used"
     return Seen(ERROR if used >= limit else WARNING if used >= NEARLY * limit else OK, told)
 
