@@ -25,7 +25,7 @@ from streambatch._explain import DeadLetterInfo
 from streambatch._survey import arrived
 from streambatch.cli._ends import INTERRUPTED, NOT_SO, OK, say
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, columns, here, moment, plain, some, table, tell
+from streambatch.cli._told import as_json, columns, moment, plain, some, table, tell
 from streambatch.errors import UsageError
 
 PAGE = 50
@@ -107,7 +107,7 @@ async def _list(where: Where, wanted: Wanted, count: int, after: str | None, *, 
     said = f"{some(len(found), 'letter')} of {total:,} shown" if chosen else some(total, "dead letter")
     say(said + (f"; the next page: --after {found[-1].id}" if more else ""))
     if found:
-        say(f"→ streambatch dead show ID{here(where.namespace)}, then dead redrive ID or dead discard ID")
+        say(f"→ streambatch dead show ID{where.again}, then dead redrive ID or dead discard ID")
     return OK
 
 
@@ -122,7 +122,7 @@ async def _show(where: Where, name: str, *, content: bool, json: bool) -> int:
         return OK
     tell(Text(f"{letter.id}: a {letter.kind} of {plain(letter.thread)}", "bold"))
     tell(Text(f"  {plain(letter.reason)}"))
-    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}{here(where.namespace)}"))
+    tell(Text(f"  → mend that, then: streambatch dead redrive {letter.id}{where.again}"))
     print()
     lines = [("died", moment(arrived(letter.id.partition("/")[2]))), ("batch", plain(letter.batch_id))]
     lines += [("tries", str(letter.attempts))]
@@ -149,7 +149,8 @@ async def _show(where: Where, name: str, *, content: bool, json: bool) -> int:
 async def _each(where: Where, names: Sequence[str], wanted: Wanted, verb: str, *, every: bool, json: bool) -> int:
     chosen = bool(wanted.thread is not None or wanted.reason is not None)
     if bool(names) == (every or chosen):
-        raise UsageError(f"which letters? Name their ids (streambatch dead list), or say --all: dead {verb} --all")
+        list_them = f"streambatch dead list{where.again}"
+        raise UsageError(f"which letters? Name their ids ({list_them}), or say --all: dead {verb} --all")
     if chosen and not every:
         raise UsageError(f"--thread and --reason choose among all: dead {verb} --all --reason …")
     done: Counter[str] = Counter()

@@ -33,7 +33,7 @@ from streambatch._survey import Glance, Motion
 from streambatch.cli._ends import COULD_NOT, NOT_SO, OK, say
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, columns, here, some, span, tell
+from streambatch.cli._told import as_json, columns, some, span, tell
 from streambatch.errors import Refused, Unreachable, UsageError
 
 EVERY = 0.25
@@ -58,15 +58,15 @@ class Left:
             return self.motion is not None and not self.motion.held and not self.motion.coming
         return not (self.stats.due or self.stats.undelivered or self.stats.parked)
 
-    def hopeless(self, namespace: str, *, runs: bool) -> str:
+    def hopeless(self, again: str, *, runs: bool) -> str:
         """Why it will never be empty by itself, and the commands that change it, or ""."""
         stats, motion = self.stats, self.motion
         if runs:
             return ""
         if motion is not None and motion.halted == motion.partitions and stats.due > motion.ending:
-            return STAYS.replace(" NAMESPACE", here(namespace))
+            return STAYS.replace(" NAMESPACE", again)
         if stats.parked and not stats.due and not stats.undelivered:
-            return ONLY.format(some(stats.parked, "paused thread")).replace(" NAMESPACE", here(namespace))
+            return ONLY.format(some(stats.parked, "paused thread")).replace(" NAMESPACE", again)
         return ""
 
     def __str__(self) -> str:
@@ -151,7 +151,6 @@ class _Watch:
 
     def __init__(self, reach: Reach, *, runs: bool) -> None:
         self._reach = reach
-        self._namespace = reach.store.keys.namespace
         self._runs = runs
         self._received = 0
         self._still: tuple[frozenset[str], float] | None = None  # what is about to begin, and since when nothing does
@@ -170,7 +169,7 @@ class _Watch:
                 self._received = left.stats.received
                 if left.empty(runs=self._runs) or self._idle(left):
                     return True, left, ""
-                if why := left.hopeless(self._namespace, runs=self._runs):
+                if why := left.hopeless(self._reach.again, runs=self._runs):
                     return False, left, why
             now = time.monotonic()
             if now >= until:
@@ -207,7 +206,7 @@ class _Watch:
             part = f"; only {motion.halted} of its {motion.partitions} partitions are" if motion.halted else ""
             raise UsageError(
                 f"the namespace is not paused{part}, so new Runs begin all the time:"
-                f" streambatch pause{here(self._namespace)}, then drain --runs"
+                f" streambatch pause{self._reach.again}, then drain --runs"
             )
         return Left(await desk.stats(), motion)  # counted after: what was held and has ended meanwhile is not waiting
 

@@ -31,7 +31,7 @@ from streambatch._rows import messages_of
 from streambatch._survey import Glance, arrived
 from streambatch.cli._ends import NOT_SO, OK, say
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, columns, here, moment, plain, some, span, table, tell
+from streambatch.cli._told import as_json, columns, moment, plain, some, span, table, tell
 from streambatch.errors import Refused, StoreError
 
 WORKER = "start a worker (streambatch worker module:queue); if some are up, streambatch doctor NAMESPACE"
@@ -90,9 +90,9 @@ def inspect(where: Where, thread: str, count: int, *, show: bool, json: bool) ->
     thread = id_of(thread, "the thread")
     sight = asyncio.run(_inspect(where, thread, count, show=show))
     if json:
-        as_json({**_all(sight, show=show), "do": advice(sight, where.namespace)})
+        as_json({**_all(sight, show=show), "do": advice(sight, where.again)})
     else:
-        _tell(sight, where.namespace, show=show)
+        _tell(sight, where.again, show=show)
     return OK if sight.known else NOT_SO
 
 
@@ -157,8 +157,8 @@ def _text(read: Any) -> str:
         return UNREADABLE
 
 
-def advice(sight: Sight, namespace: str) -> str:
-    """What to do about it; the commands have the names in them, to be copied."""
+def advice(sight: Sight, again: str) -> str:
+    """What to do about it; the commands have names and server in them, to be copied."""
     told, f = sight.glance.explanation, sight.glance.fields
     state = told.state
     if state in ("waiting", "retrying") and f.get("halted") == "1" and (told.wake or 0.0) <= 0:
@@ -170,14 +170,14 @@ def advice(sight: Sight, namespace: str) -> str:
     do = DO[state]
     if state == "idle" and sight.letter is not None:
         do = DEAD.replace("LETTER", sight.letter.id)
-    return do.replace(" NAMESPACE", here(namespace)).replace("THREAD", plain(shlex.quote(told.thread)))
+    return do.replace(" NAMESPACE", again).replace("THREAD", plain(shlex.quote(told.thread)))
 
 
-def _tell(sight: Sight, namespace: str, *, show: bool) -> None:
+def _tell(sight: Sight, again: str, *, show: bool) -> None:
     told = sight.glance.explanation
     tell(Text(f"{plain(told.thread)}: {told.state}", "bold"))
     known = plain(told.reason) if sight.known else "nothing is known of it: never seen, or drained and forgotten"
-    for text in (known, f"→ {advice(sight, namespace)}"):
+    for text in (known, f"→ {advice(sight, again)}"):
         tell(Padding(Text(text), (0, 0, 0, 2), expand=False))
     print()
     for name, value in _lines(sight):

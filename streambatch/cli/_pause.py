@@ -7,7 +7,7 @@ import asyncio
 from streambatch._messages import id_of
 from streambatch.cli._ends import OK
 from streambatch.cli._reach import Where, reached
-from streambatch.cli._told import as_json, here, plain, some
+from streambatch.cli._told import as_json, plain, some
 
 
 def pause(where: Where, thread: str | None, *, on: bool, json: bool) -> int:
@@ -25,14 +25,13 @@ async def _pause(where: Where, thread: str | None, *, on: bool, json: bool) -> i
         as_json({**told, "namespace_paused": stats.paused, "parked": stats.parked})
         return OK
     what = f"namespace {where.namespace}" if thread is None else plain(thread)
-    reach_it = here(where.namespace)
     held = thread is not None and stats.paused
-    after = f" (the namespace is still paused: streambatch resume{reach_it})" if held else ""
+    after = f" (the namespace is still paused: streambatch resume{where.again})" if held else ""
     if on:
         print(f"{what}: paused, no Run starts; Runs under way end, replies are delivered, messages are kept{after}")
     else:
         print(f"{what}: resumed{after}")
     if thread is None and not on and stats.parked:
         left = f"{some(stats.parked, 'thread')} with something to do paused by name"
-        print(f"{left}: streambatch threads --state parked{reach_it}")
+        print(f"{left}: streambatch threads --state parked{where.again}")
     return OK

@@ -40,6 +40,7 @@ from streambatch._store import Store
 from streambatch._survey import Survey
 from streambatch._topology import Client, at
 from streambatch.cli._ends import say
+from streambatch.cli._told import here
 from streambatch.errors import Refused, StoreError, Unreachable, UsageError
 
 QUIET = 1.0  # seconds without an answer at the start, which are worth a line
@@ -62,6 +63,11 @@ class Where:
     namespace: str
     partitions: int | None = None
 
+    @property
+    def again(self) -> str:
+        """The options with which another verb reaches the same, as they stand behind a command."""
+        return here(self.namespace, self.url)
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -69,10 +75,12 @@ class Reach:
 
     Attributes:
         name: namespace and server, without a password.
+        again: the options with which another verb reaches it.
         store, desk, survey: what speaks to it.
     """
 
     name: str
+    again: str
     store: Guest
     desk: Desk
     survey: Survey
@@ -153,12 +161,13 @@ async def _namespace(where: Where, url: str) -> AsyncGenerator[Reach]:
         except Unreachable as error:
             raise Unreachable(f"{shown}: {unreached(error)}", sent=error.sent) from None
         except Refused as error:
-            raise Refused(f"{shown}: {_dotless(error)}; streambatch doctor says more", error.code) from None
+            more = f"streambatch doctor{where.again} says more"
+            raise Refused(f"{shown}: {_dotless(error)}; {more}", error.code) from None
         settings = Settings(partitions=partitions, dedup_window=LONGEST)
         store = Guest(client, Keys(where.namespace, partitions), settings, Plain(), _unheard)
         survey = Survey(store)
         try:
-            yield Reach(f"namespace {where.namespace}, {shown}", store, Desk(store), survey)
+            yield Reach(f"namespace {where.namespace}, {shown}", where.again, store, Desk(store), survey)
         finally:
             await survey.close()
             await store.aclose()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -66,9 +67,19 @@ def some(count: int, what: str) -> str:
     return f"{count:,} {what if count == 1 else many}"
 
 
-def here(namespace: str) -> str:
-    """What a command that is advised needs to reach the same namespace, which a variable may have said."""
-    return "" if namespace == "default" else f" --namespace {namespace}"
+def here(namespace: str, url: str | None) -> str:
+    """What a command that is advised needs, to be copied: the same server and namespace.
+
+    The namespace also if a variable said it, which the next shell may not have. The URL is left out if the variable has
+    it, and if there is a password in it, which would be printed.
+    """
+    from streambatch._connect import masked
+
+    said = os.environ.get("STREAMBATCH_NAMESPACE", "default")
+    name = "" if namespace == "default" == said else f" --namespace {namespace}"
+    if url is None or url == os.environ.get("STREAMBATCH_URL") or masked(url) != url:
+        return name
+    return f" --url {plain(shlex.quote(url))}{name}"
 
 
 class Pen(Console):

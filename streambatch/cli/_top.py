@@ -33,7 +33,7 @@ from rich.text import Text
 from streambatch._survey import Board
 from streambatch.cli._glance import row, rows
 from streambatch.cli._reach import Reach, Where, reached
-from streambatch.cli._told import as_json, columns, console, here, plain, span, tell
+from streambatch.cli._told import as_json, columns, console, plain, span, tell
 from streambatch.errors import StoreError
 
 MINUTE = 60.0
@@ -89,11 +89,10 @@ def screen(board: Board, reach: Reach, wide: int, rate: float | None, note: str 
     more += [("overdue", span(t["overdue"]))]
     more += [("Runs so far", f"{t['batches']:,}") if rate is None else ("Runs/min", f"{rate:,.0f}")]
     lines = [head, _pairs(counts), _pairs(more)]
-    there = here(reach.store.keys.namespace)
     if t["dead"]:
-        _beside(lines, 1, Text(f"→ streambatch dead list{there}", "dim"), wide)
+        _beside(lines, 1, Text(f"→ streambatch dead list{reach.again}", "dim"), wide)
     if t["paused"]:
-        end = f"`streambatch resume{there}` ends it"
+        end = f"`streambatch resume{reach.again}` ends it"
         lines.append(Text(f"PAUSED: no Run of this namespace starts; {end}", "bold yellow"))
     if note:
         lines.append(Text(note, "bold red"))

@@ -100,41 +100,6 @@ async def test_inspect_says_why_and_what_to_do(server: Server, namespace: str) -
         assert (await told(stage, "inspect", "late"))["do"] == f"streambatch resume --namespace {namespace}"
 
 
-async def test_what_is_advised_can_be_copied_as_it_stands(server: Server, namespace: str) -> None:
-    """With the namespace, which a variable may say, too, and with quotes around a name that needs them."""
-    async with staged(server.url, namespace) as stage:
-        await stage.queue.pause("a b")
-        await stage.say("a b")
-        code, out, err = await quick("inspect", "a b", STREAMBATCH_NAMESPACE=namespace, **stage.here)
-        assert (code, f"  → streambatch resume 'a b' --namespace {namespace}" in out.splitlines()) == (0, True), err
-        assert "  next      -" in out.splitlines()
-        code, out, _ = await quick("doctor", "--namespace", namespace, "--json", **stage.here)
-        do = {finding["code"]: finding["do"] for finding in json.loads(out)["findings"]}
-        there = f"--namespace {namespace}"
-        assert do["paused"] == f"streambatch resume {there}"
-        assert (
-            do["paused-threads"] == f"streambatch threads --state parked {there}, and streambatch resume THREAD {there}"
-        )
-        assert do["dead-letters"].startswith(f"streambatch dead list {there}, then dead redrive ID")
-        _, out, _ = await quick("drain", "--namespace", namespace, **stage.here)
-        assert f"streambatch resume THREAD {there}, or cancel THREAD" in out
-        await stage.queue.pause()
-        _, out, _ = await quick("pause", "anna", "--namespace", namespace, **stage.here)
-        assert f"(the namespace is still paused: streambatch resume {there})" in out
-        _, out, _ = await quick("top", "--once", "--namespace", namespace, **stage.here)
-        assert f"`streambatch resume {there}` ends it" in out
-        _, out, _ = await quick("resume", "--namespace", namespace, **stage.here)
-        assert out.endswith(f"paused by name: streambatch threads --state parked {there}\n")
-        _, _, err = await quick("drain", "--runs", "--namespace", namespace, **stage.here)
-        assert f"streambatch pause {there}, then drain --runs" in err
-        await stage.say("dead-1")
-        (letter,) = await wait_for(stage.queue.dead_letters, "the letter")
-        _, out, _ = await quick("dead", "show", letter.id, "--namespace", namespace, **stage.here)
-        assert f"streambatch dead redrive {letter.id} --namespace {namespace}" in out
-        found = await quick("dead", "list", "--thread", "nobody", "--namespace", namespace, **stage.here)
-        assert found == (0, "", "0 letters of 1 shown\n")
-
-
 async def test_a_cancelled_run_is_due_now_and_not_since_1970(server: Server, namespace: str) -> None:
     async with staged(server.url, namespace) as stage:
         await stage.say("busy-1")

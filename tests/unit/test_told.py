@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streambatch._explain import age_of, lease_of
-from streambatch.cli._told import plain, span
+from streambatch.cli._told import here, plain, span
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,31 @@ def test_what_would_command_a_terminal_is_shown_escaped(text: str, safe: str) ->
 def test_a_long_text_is_cut_where_there_is_no_room() -> None:
     assert plain("abcdef", 4) == "abc…"
     assert plain("abcd", 4) == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("url", "namespace", "env", "wanted"),
+    [
+        (None, "default", {}, ""),
+        ("redis://h", "n", {}, " --url redis://h --namespace n"),
+        ("redis://h", "n", {"STREAMBATCH_URL": "redis://h"}, " --namespace n"),
+        ("redis://h", "default", {"STREAMBATCH_URL": "redis://other"}, " --url redis://h"),
+        ("redis://u:secret@h", "default", {}, ""),
+        ("redis://h?password=secret", "n", {}, " --namespace n"),
+        ("redis://h?db=1&x=$(id)", "default", {}, " --url 'redis://h?db=1&x=$(id)'"),
+        ("embedded:a\x1b[2J'b", "default", {}, """ --url 'embedded:a\\x1b[2J'"'"'b'"""),
+        (None, "default", {"STREAMBATCH_NAMESPACE": "n"}, " --namespace default"),
+    ],
+)
+def test_a_command_that_is_advised_reaches_the_same_place(
+    url: str | None, namespace: str, env: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shell has anyhow is left out, and so is a URL with a password; the rest is quoted."""
+    for name in ("STREAMBATCH_URL", "STREAMBATCH_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert here(namespace, url) == wanted
 
 
 BASE = {"now": "100000", "length": "0"}

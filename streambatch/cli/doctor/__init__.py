@@ -48,7 +48,7 @@ def examine(facts: Facts) -> list[Finding]:
 
 def doctor(url: str, namespace: str, *, as_json: bool) -> int:
     """Look, tell, and return the exit code. Raises UsageError if URL or namespace is wrong."""
-    facts = asyncio.run(_facts(url, namespace))
+    facts = replace(asyncio.run(_facts(url, namespace)), url=url)
     findings = examine(facts)
     code = max(EXIT[finding.level] for finding in findings)
     if as_json:

@@ -106,6 +106,7 @@ class Facts:
     Attributes:
         kind: "one", "sentinel" or "cluster".
         namespace: its name.
+        url: as it was given, for the commands that are advised; there may be a password in it.
         nodes: the servers: one, the master, or the masters of the Cluster.
         watches: the Sentinels of the URL.
         parts: the partitions.
@@ -118,6 +119,7 @@ class Facts:
 
     kind: str = "one"
     namespace: str = "default"
+    url: str | None = field(default=None, repr=False)
     nodes: tuple[Node, ...] = ()
     watches: tuple[Watch, ...] = ()
     parts: tuple[Part, ...] = ()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from streambatch.cli._told import here
 from streambatch.cli.doctor._facts import Facts, Node
 
-#: The commands of the rows, to which the namespace that was looked at is added.
+#: The commands of the rows, to which the server and the namespace that were looked at are added.
 _VERB = re.compile(r"streambatch (?:resume(?: THREAD)?|threads --state parked|dead list)")
 
 OK, UNSEEN, NOTE, WARNING, ERROR = LEVELS = ("ok", "unseen", "note", "warning", "error")
@@ -65,7 +65,7 @@ class Check:
         """What is to be told; nothing where the check does not apply."""
         for seen in self.look(facts):
             assert seen.level in (OK, UNSEEN, *self.levels), f"{self.code} says {seen.level}"
-            do = _VERB.sub(lambda verb: f"{verb[0]}{here(facts.namespace)}", seen.do or self.do)
+            do = _VERB.sub(lambda verb: f"{verb[0]}{here(facts.namespace, facts.url)}", seen.do or self.do)
             yield Finding(seen.level, self.code, seen.where, seen.value, seen.why or self.why, do)
 
 
