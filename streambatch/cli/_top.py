@@ -69,8 +69,8 @@ def totals(board: Board) -> dict[str, Any]:
         "waiting": waiting, "running": states.get("running", 0), "retrying": states.get("retrying", 0),
         "cancelling": states.get("cancelling", 0), "undelivered": stats.undelivered, "parked": stats.parked,
         "paused": stats.paused, "dead": stats.dead, "messages": stats.messages, "oldest": board.oldest,
-        "overdue": stats.oldest_overdue, "received": stats.received, "batches": stats.batches,
-        "delivered": stats.delivered, "whole": board.whole,
+        "overdue": stats.oldest_overdue, "received": stats.received, "duplicates": stats.duplicates,
+        "batches": stats.batches, "delivered": stats.delivered, "whole": board.whole,
     }  # fmt: skip
 
 

@@ -174,6 +174,7 @@ async def test_without_a_terminal_it_looks_once(server: Server, namespace: str) 
     counts = {"waiting": 2, "running": 1, "retrying": 1, "cancelling": 0, "undelivered": 1, "parked": 1, "dead": 2}
     assert {name: told[name] for name in counts} == counts
     assert (told["paused"], told["whole"], told["messages"], told["batches"]) == (False, True, 5, 1)
+    assert (told["received"], told["duplicates"]) == (8, 0)
     assert [row["thread"] for row in told["threads"]] == ["undelivered", "busy", "slow"]
     slow = told["threads"][2]
     assert slow["owner"]

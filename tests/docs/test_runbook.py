@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from streambatch import (
 from streambatch._explain import explain
 from streambatch._settings import Durability
 from streambatch.instrumentation import _structlog
+from tests.cli.tools import quick
 from tests.conftest import StartServer
 from tests.docs.book import ROOT
 from tests.rig.moments import wait_for
@@ -260,6 +262,32 @@ async def test_replies_that_nobody_delivers_are_seen_in_the_counts(server: Serve
         receipt = await queue.receipt("anna", message_id="m1")
         assert (reply := await receipt.reply(10)) is not None
         assert reply.text == "yes: one"
+
+
+async def test_ids_that_repeat_are_seen_in_the_counts_of_the_command_of_the_page(
+    server: Server, namespace: str
+) -> None:
+    """The row of "Nothing is answered" for a platform whose ids began anew: its command is run as the row has it."""
+    (row,) = [line for line in PAGE.splitlines() if "and `duplicates` does" in line]
+    (command,) = re.findall(r"`(streambatch [^`]+)`", row)
+
+    async def counts() -> tuple[int, int]:
+        here = {"STREAMBATCH_URL": server.url, "STREAMBATCH_NAMESPACE": namespace}
+        code, out, err = await quick(*command.split()[1:], **here)
+        assert code == 0, err
+        return json.loads(out)["received"], json.loads(out)["duplicates"]
+
+    async def answer(batch: Batch) -> str:
+        return "yes"
+
+    async with BatchQueue(server.url, namespace=namespace, runner=answer, debounce=0, log=False) as queue:
+        receipt = await queue.submit("anna", "before", message_id="1")
+        assert await receipt.reply(10) is not None
+        assert await counts() == (1, 0)
+        assert (await queue.submit("anna", "after the restart", message_id="1")).outcome == "duplicate"
+        assert await counts() == (1, 1)
+        assert (await queue.submit("anna", "after the restart", message_id="s2-1")).outcome == "queued"
+        assert await counts() == (2, 1)
 
 
 INDEXES = {"due": "zset", "outbox": "zset", "parked": "zset", "meta": "hash", "tally": "hash", "dead": "stream"}
