@@ -113,6 +113,7 @@ class Stats:
         delivered: replies ever delivered.
         oldest_overdue: seconds since the most overdue thread should have been looked at; 0 if none is.
         paused: the whole namespace is paused.
+        paused_threads: threads that are paused by name, with something to do (``parked``) or without.
     """
 
     messages: int = 0
@@ -127,6 +128,7 @@ class Stats:
     delivered: int = 0
     oldest_overdue: float = 0.0
     paused: bool = False
+    paused_threads: int = 0
 
     @staticmethod
     def add(total: dict[str, float], fields: Mapping[str, str]) -> None:
@@ -151,7 +153,7 @@ class Stats:
             messages=whole("messages"), due=whole("due"), undelivered=whole("outbox"), parked=whole("parked"),
             in_hand=whole("runs"), dead=whole("letters"), received=whole("received"), duplicates=whole("duplicates"),
             batches=whole("batches"), delivered=whole("delivered"), oldest_overdue=total.get("late", 0.0),
-            paused=bool(total.get("halted", 0)),
+            paused=bool(total.get("halted", 0)), paused_threads=whole("paused"),
         )  # fmt: skip
 
 
@@ -242,7 +244,8 @@ def _reason(f: Mapping[str, str], now: float, score: float | None, *, reply: boo
     if "run.first" in f:
         return _pinned(f, left)
     if int(f["length"]) == 0:
-        return "idle", "no message waits"
+        held = f.get("paused") == "1"
+        return "idle", f"no message waits{'; the thread is paused, what comes is kept until it is resumed' * held}"
     if score is None:
         return "unindexed", "messages wait but no index names the thread; any submit to it, or repair, heals this"
     if left > 0:

@@ -82,7 +82,8 @@ class Sight:
     def known(self) -> bool:
         """Whether the server has anything of this thread."""
         f = self.glance.fields
-        return f["length"] != "0" or any(name.startswith(("run.", "last.", "window.")) for name in f) or "foreign" in f
+        some_field = any(name.startswith(("run.", "last.", "window.")) for name in f)
+        return f["length"] != "0" or some_field or "foreign" in f or f.get("paused") == "1"
 
 
 def inspect(where: Where, thread: str, count: int, *, show: bool, json: bool) -> int:
@@ -170,12 +171,15 @@ def advice(sight: Sight, again: str) -> str:
     do = DO[state]
     if state == "idle" and sight.letter is not None:
         do = DEAD.replace("LETTER", sight.letter.id)
+    elif state == "idle" and f.get("paused") == "1":
+        do = DO["parked"]
     return do.replace(" NAMESPACE", again).replace("THREAD", plain(shlex.quote(told.thread)))
 
 
 def _tell(sight: Sight, again: str, *, show: bool) -> None:
     told = sight.glance.explanation
-    tell(Text(f"{plain(told.thread)}: {told.state}", "bold"))
+    held = ", paused" if told.state == "idle" and sight.glance.fields.get("paused") == "1" else ""
+    tell(Text(f"{plain(told.thread)}: {told.state}{held}", "bold"))
     known = plain(told.reason) if sight.known else "nothing is known of it: never seen, or drained and forgotten"
     for text in (known, f"→ {advice(sight, again)}"):
         tell(Padding(Text(text), (0, 0, 0, 2), expand=False))

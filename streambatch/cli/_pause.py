@@ -22,7 +22,9 @@ async def _pause(where: Where, thread: str | None, *, on: bool, json: bool) -> i
         stats = await reach.desk.stats()
     if json:
         told = {"namespace": where.namespace, "thread": thread, "paused": on}
-        as_json({**told, "namespace_paused": stats.paused, "parked": stats.parked})
+        as_json(
+            {**told, "namespace_paused": stats.paused, "parked": stats.parked, "paused_threads": stats.paused_threads}
+        )
         return OK
     what = f"namespace {where.namespace}" if thread is None else plain(thread)
     held = thread is not None and stats.paused
@@ -31,7 +33,7 @@ async def _pause(where: Where, thread: str | None, *, on: bool, json: bool) -> i
         print(f"{what}: paused, no Run starts; Runs under way end, replies are delivered, messages are kept{after}")
     else:
         print(f"{what}: resumed{after}")
-    if thread is None and not on and stats.parked:
-        left = f"{some(stats.parked, 'thread')} with something to do paused by name"
+    if thread is None and not on and stats.paused_threads:
+        left = f"{some(stats.paused_threads, 'thread')} still paused by name, {stats.parked:,} with something to do"
         print(f"{left}: streambatch threads --state parked{where.again}")
     return OK

@@ -22,10 +22,13 @@ async def _threads(where: Where, state: str, offset: int, count: int, *, json: b
         stats = await reach.desk.stats()
     total = {"due": stats.due, "outbox": stats.undelivered, "parked": stats.parked}[state]
     if json:
-        as_json({"state": state, "offset": offset, "total": total, "threads": [row(glance) for glance in seen]})
+        told = {"state": state, "offset": offset, "total": total, "paused_threads": stats.paused_threads}
+        as_json({**told, "threads": [row(glance) for glance in seen]})
         return 0
     if seen:
         tell(rows(seen, columns(), paused=stats.paused))
     more = total - offset - len(seen)
-    say(f"{some(total, 'thread')} in {state}" + (f"; the next page: --offset {offset + count}" if more > 0 else ""))
+    named = f", {stats.paused_threads:,} paused by name" if state == "parked" else ""
+    page = f"; the next page: --offset {offset + count}" if more > 0 else ""
+    say(f"{some(total, 'thread')} in {state}{named}{page}")
     return 0

@@ -68,7 +68,8 @@ def totals(board: Board) -> dict[str, Any]:
     return {
         "waiting": waiting, "running": states.get("running", 0), "retrying": states.get("retrying", 0),
         "cancelling": states.get("cancelling", 0), "undelivered": stats.undelivered, "parked": stats.parked,
-        "paused": stats.paused, "dead": stats.dead, "messages": stats.messages, "oldest": board.oldest,
+        "paused": stats.paused, "paused_threads": stats.paused_threads, "dead": stats.dead,
+        "messages": stats.messages, "oldest": board.oldest,
         "overdue": stats.oldest_overdue, "received": stats.received, "duplicates": stats.duplicates,
         "batches": stats.batches, "delivered": stats.delivered, "whole": board.whole,
     }  # fmt: skip
@@ -84,7 +85,9 @@ def screen(board: Board, reach: Reach, wide: int, rate: float | None, note: str 
     unseen = "" if board.whole or t["parked"] <= board.states.get("parked", 0) else "≥ "
     counts = [("waiting", f"{unseen}{t['waiting']:,}"), ("running", f"{least}{t['running']:,}")]
     counts += [("retrying", f"{least}{t['retrying']:,}"), ("undelivered", f"{t['undelivered']:,}")]
-    counts += [("parked", f"{t['parked']:,}"), ("paused", "yes" if t["paused"] else "no"), ("dead", f"{t['dead']:,}")]
+    named = f", {t['paused_threads']:,} by name" if t["paused_threads"] else ""
+    counts += [("parked", f"{t['parked']:,}"), ("paused", f"{'yes' if t['paused'] else 'no'}{named}")]
+    counts += [("dead", f"{t['dead']:,}")]
     more = [("messages", f"{t['messages']:,}"), ("oldest waiting", span(board.oldest) or "-")]
     more += [("overdue", span(t["overdue"]))]
     more += [("Runs so far", f"{t['batches']:,}") if rate is None else ("Runs/min", f"{rate:,.0f}")]
@@ -113,7 +116,7 @@ def _beside(lines: list[Text], place: int, text: Text, wide: int) -> None:
 def _pairs(pairs: list[tuple[str, str]]) -> Text:
     line = Text()
     for name, value in pairs:
-        alarming = name in ("dead", "paused", "retrying") and value.strip("≥ ") not in ("0", "no")
+        alarming = name in ("dead", "paused", "retrying") and value.partition(",")[0].strip("≥ ") not in ("0", "no")
         line.append(f"{name} ", "dim").append(value, "bold yellow" if alarming else "bold").append("  ")
     return line
 

@@ -185,15 +185,38 @@ async def test_pause_resume_and_cancel(server: Server, namespace: str) -> None:
             "paused": True,
             "namespace_paused": True,
             "parked": 0,
+            "paused_threads": 1,
         }
         await stage.say("anna")
         assert not (await told(stage, "resume"))["namespace_paused"]
         assert await _state(stage, "anna", "parked")
-        assert "1 thread with something to do paused by name" in await shown(stage, "resume")
+        assert "1 thread still paused by name, 1 with something to do" in await shown(stage, "resume")
         await told(stage, "resume", "anna")
         await wait_for(lambda: _state(stage, "anna", "idle"), "the answer")
         code, _, err = await finish("cancel", "a", "--no-run", "--no-pending", "--namespace", namespace, **stage.here)
         assert (code, err) == (2, "streambatch: --no-run and --no-pending together leave nothing to cancel\n")
+
+
+async def test_a_thread_that_is_paused_and_has_nothing_to_do_is_seen(server: Server, namespace: str) -> None:
+    """Nobody has written since somebody took over: `inspect` says how it ends, the others that there is one."""
+    async with staged(server.url, namespace) as stage:
+        assert (await told(stage, "top", "--once"))["paused_threads"] == 0
+        await told(stage, "pause", "77")
+        screen = (await shown(stage, "inspect", "77")).splitlines()
+        assert screen[0] == "77: idle, paused"
+        assert screen[1] == "  no message waits; the thread is paused, what comes is kept until it is resumed"
+        assert screen[2] == f"  → streambatch resume 77 --namespace {namespace}"
+        found = await told(stage, "inspect", "77")
+        assert (found["known"], found["paused"], found["waiting"]) == (True, True, 0)
+        assert "parked 0  paused no, 1 by name  dead 0" in await shown(stage, "top", "--once")
+        assert "0 threads in parked, 1 paused by name" in await shown(stage, "threads", "--state", "parked")
+        assert (await told(stage, "threads"))["paused_threads"] == 1
+        _, out, _ = await quick("doctor", "--namespace", namespace, **stage.here)
+        assert "note     paused-threads: 1 by name, 0 with something to do" in out.splitlines()
+        assert "1 thread still paused by name, 0 with something to do" in await shown(stage, "resume")
+        await told(stage, "resume", "77")
+        assert not (await told(stage, "inspect", "77", code=1))["known"]
+        assert (await stage.queue.stats()).paused_threads == 0
 
 
 async def _state(stage: Stage, thread: str, state: str) -> bool:

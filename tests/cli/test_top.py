@@ -49,7 +49,7 @@ async def test_the_screen_shows_counts_and_the_most_urgent_first_and_q_leaves_it
         lines = screen.lines
         shown = masked(server.url)[:60]
         assert re.match(rf"streambatch top  \d\d:\d\d:\d\d UTC  namespace {namespace}, {re.escape(shown)}", lines[0])
-        counts = "waiting 2  running 1  retrying 1  undelivered 1  parked 1  paused no  dead 2"
+        counts = "waiting 2  running 1  retrying 1  undelivered 1  parked 1  paused no, 1 by name  dead 2"
         counts += f"  → streambatch dead list --namespace {namespace}"
         assert lines[1] == counts
         assert re.fullmatch(r"messages 5  oldest waiting \d.*  overdue 0.0 s  Runs/min 0", lines[2])
@@ -171,7 +171,16 @@ async def test_without_a_terminal_it_looks_once(server: Server, namespace: str) 
         assert CANARY not in out
         code, out, err = await finish("top", "--namespace", namespace, "--json", "--count", "3", **stage.here)
     told = json.loads(out)
-    counts = {"waiting": 2, "running": 1, "retrying": 1, "cancelling": 0, "undelivered": 1, "parked": 1, "dead": 2}
+    counts = {
+        "waiting": 2,
+        "running": 1,
+        "retrying": 1,
+        "cancelling": 0,
+        "undelivered": 1,
+        "parked": 1,
+        "paused_threads": 1,
+        "dead": 2,
+    }
     assert {name: told[name] for name in counts} == counts
     assert (told["paused"], told["whole"], told["messages"], told["batches"]) == (False, True, 5, 1)
     assert (told["received"], told["duplicates"]) == (8, 0)

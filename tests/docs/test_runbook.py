@@ -50,6 +50,7 @@ BATCH = {"run.first": "1-0", "run.n": "2", "run.attempts": "1", "run.why": "Valu
 REPLY = {"run.tries": "1", "run.why": "ValueError at bot.py:7"}
 THREADS: list[dict[str, str]] = [
     {"length": "0"},
+    {"length": "0", "paused": "1"},
     {"length": "2", "due": "1002000"},
     {"length": "2", "due": "998000"},
     {"length": "2", "due": "998000", "halted": "1"},

@@ -176,6 +176,7 @@ CASES: list[tuple[str, str, Facts]] = [
     ("paused note", "", counts(halted="1")),
     ("paused note", "", counts(halted="1", due_head="1000")),
     ("paused-threads note", "", counts(parked="3")),
+    ("paused-threads note", "", counts(paused="1")),
     ("scopes note", "", thread("waiting", "its turn came, and scope acme/large is parked: HTTP 429")),
     ("threads warning", "", thread("broken", "its window key has a foreign type")),
     ("dead-letters note", "", counts(letters="1")),

@@ -148,16 +148,16 @@ def paused(facts: Facts) -> Iterator[Seen]:
 @check(
     "paused-threads",
     NOTE,
-    why="No Run of these threads starts; their messages are kept.",
-    do="streambatch threads --state parked, and streambatch resume THREAD",
+    why="No Run of these threads starts; their messages are kept, also those that are still to come.",
+    do="streambatch threads --state parked, and streambatch resume THREAD; the names of all: docs/runbook.md, pause",
 )
 def paused_threads(facts: Facts) -> Iterator[Seen]:
     """Does somebody hold single threads?"""
     if _silent(facts):
         yield unseen(NO_ANSWER)
     elif any(part.counts for part in facts.parts):
-        count = sum(part.count("parked") for part in facts.parts)
-        yield Seen(NOTE if count else OK, f"{count} with something to do")
+        named, parked = (sum(part.count(name) for part in facts.parts) for name in ("paused", "parked"))
+        yield Seen(NOTE if named or parked else OK, f"{named} by name, {parked} with something to do")
 
 
 @check(
