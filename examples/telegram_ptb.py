@@ -8,6 +8,7 @@ Without OPENAI_API_KEY it echoes; OPENAI_BASE_URL names another provider, STREAM
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -89,14 +90,14 @@ async def on_message(update: Any, _: object) -> None:
 async def main() -> None:
     app.add_handler(CommandHandler("stop", on_stop))
     app.add_handler(MessageHandler((filters.TEXT | filters.PHOTO) & filters.UpdateType.MESSAGE, on_message))
-    async with app:
-        async with queue:  # is closed before the bot, so that running answers are still delivered
-            await app.start()
-            await app.updater.start_polling()
-            print(f"@{app.bot.username} hears Telegram, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
-            await until_stopped()
-            await app.updater.stop()
-        await app.stop()  # waits for the handlers, one of which may wait for the server until the queue is closed
+    async with app, AsyncExitStack() as end:  # what is put there is undone from its end, however it ends
+        await app.start()
+        end.push_async_callback(app.stop)  # waits for handlers; one may wait for the server until the queue is closed
+        await end.enter_async_context(queue)  # is closed before the bot, so that running answers are still delivered
+        await app.updater.start_polling()
+        end.push_async_callback(app.updater.stop)
+        print(f"@{app.bot.username} hears Telegram, and keeps it in {queue}; Ctrl-C ends it.", flush=True)
+        await until_stopped()
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ async def main() -> None:
         # handler still runs, and a crash then loses the message. close_bot_session=False: when polling has stopped, the
         # queue still delivers what is running; only then does `async with bot` close the session.
         await dp.start_polling(bot, handle_as_tasks=False, close_bot_session=False)
+        # aiogram keeps Ctrl-C to itself: given back, a second one does not wait for what the queue still finishes.
+        asyncio.get_running_loop().remove_signal_handler(2)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,12 @@ START = 5.0  # seconds for one exchange at the start, however short a lease is: 
 def masked(url: str) -> str:
     """The URL without anything that could be a password: whatever stands before the last @, and in the query."""
     scheme, colon, rest = url.partition(":")
+    if "@" in scheme:  # the scheme was forgotten
+        scheme, colon, rest = "", "", url
     rest = re.sub(r"(?i)(password|username)=[^&]*", r"\1=***", rest)
     before, at, after = rest.rpartition("@")
-    return f"{scheme}{colon}{'//***@' if at and before else ''}{after}"
+    hidden = "" if not (at and before) else "//***@" if colon else "***@"
+    return f"{scheme}{colon}{hidden}{after}"
 
 
 def scheme_of(url: object) -> str:

@@ -11,7 +11,9 @@ that fails by a bug is reported (Warned) and started again (``kept``, in ``_work
 connections close. What waits stays stored.
 
 A runner and listeners with an ``aclose`` are closed by whoever used them last: the last open queue of this process that
-has them, when it is left. A start that failed has opened nothing of theirs, and closes nothing: it may be tried again.
+has them, when it is left. One around another (`Resolved`, `Renewable`) lends that one's ``aclose``, so what counts is
+whose it is: two such may share what they are around. A start that failed has opened nothing of theirs, and closes
+nothing: it may be tried again.
 
 Events name threads, not queues. So a listener that could not tell two threads of one name apart says ``alone = True``,
 and the start of a queue is refused while one of other threads has that listener.
@@ -97,8 +99,10 @@ class Life:
             self.worker = Worker(self.store, turn, slots, emit)
             if self.scope is not None:
                 self.scope.wake = self.worker.wake
-        self._given = [("runner", runner), *(("listener", listener) for listener in plan.listeners)]
-        self._place = plan.target, plan.keys.namespace
+        given = [("runner", runner), *(("listener", listener) for listener in plan.listeners)]
+        self._owners = [owner for _, owner in given]
+        self._closes = [(what, _closer(owner)) for what, owner in given]
+        self._place: tuple[object, str] = plan.target, plan.keys.namespace
         self._embedded: Any = None
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
@@ -119,6 +123,7 @@ class Life:
         client, ours = client_of(target, plan.settings, connections)
         opened = cls(plan, client, ours, emit)
         opened._embedded = embedded
+        opened._place = target, plan.keys.namespace  # of `embedded:` its socket: without a folder each is a new server
         try:
             with _door:
                 opened._alone()
@@ -140,8 +145,8 @@ class Life:
 
     def _alone(self) -> None:
         """Refuse a listener that another queue's threads have, and that wants no others; the caller has the door."""
-        taken = {id(owner) for life in _open if life._place != self._place for _, owner in life._given}
-        for _, owner in self._given:
+        taken = {id(owner) for life in _open if life._place != self._place for owner in life._owners}
+        for owner in self._owners:
             if getattr(owner, "alone", False) is True and id(owner) in taken:
                 raise UsageError(
                     f"this {type(owner).__name__} is a listener of another open queue, and threads of one name in both"
@@ -213,8 +218,8 @@ class Life:
         """This queue is open no more: what it was the last one to have, by what it is."""
         with _door:
             _open.discard(self)
-            kept = {id(owner) for life in _open for _, owner in life._given}
-        return list({id(owner): (what, owner) for what, owner in self._given if id(owner) not in kept}.values())
+            kept = {id(owner) for life in _open for _, owner in life._closes}
+        return list({id(owner): (what, owner) for what, owner in self._closes if id(owner) not in kept}.values())
 
     async def _close(self, owners: Iterable[tuple[str, object]] = ()) -> None:
         await self.store.aclose()
@@ -276,6 +281,11 @@ class Life:
             reason = f"no successful poll for {last:.1f} s"
         waiting = sum(gate.size() for gate in self.intake.gates)
         return Health(not reason, reason, last, 0 if worker is None else len(worker), free, waiting)
+
+
+def _closer(owner: object) -> object:
+    """Whose ``aclose`` it is that *owner* has."""
+    return getattr(getattr(owner, "aclose", None), "__self__", owner)
 
 
 _open: WeakSet[Life] = WeakSet()

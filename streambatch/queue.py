@@ -49,8 +49,8 @@ class BatchQueue(Operators):
         listeners: called with every event, besides the log; one of them may be a `Tracer`. One with an
             ``async def aclose(self)`` is closed when the last open queue of this process that has it is left, so
             several may share one; but while one with ``alone = True`` (`Drafts`, `Streaming`) is in an open queue, the
-            start of a queue of another URL or namespace is a UsageError. A start that failed closes none, and may be
-            tried again.
+            start of a queue of another server or namespace is a UsageError. A start that failed closes none, and may
+            be tried again.
         log: log events with structlog (it is never configured here; debug lines only if you configured it). Defaults
             to True.
         codec: changes stored bytes, for example encrypts them.

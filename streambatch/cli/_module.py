@@ -17,6 +17,8 @@ the line where it stands; it may be a model that takes its time, so it goes on.
 from __future__ import annotations
 
 import importlib
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -67,16 +69,25 @@ def _names(target: str) -> tuple[str, str]:
     """The module's and the queue's. Raises UsageError."""
     module, _, path = target.partition(":")
     path = path or "queue"
-    file = Path(module)
-    if file.suffix == ".py" and file.is_file():
-        here = file.resolve()
-        inside = here.is_relative_to(Path.cwd())
-        parts = (here.relative_to(Path.cwd()) if inside else Path(here.name)).with_suffix("").parts
-        there = "" if inside else f"cd {here.parent}, then "
-        raise UsageError(f"{module} is a file: name the module, {there}streambatch worker {'.'.join(parts)}:{path}")
-    if not all(name.isidentifier() for name in (*module.split("."), *path.split("."))):
+    named = all(name.isidentifier() for name in (*module.split("."), *path.split(".")))
+    for file in (Path(module), *(() if named else (Path(f"{module}.py"),))):
+        if file.suffix == ".py" and file.is_file():
+            raise UsageError(f"{file} is a file: {_as_module(file.resolve(), path)}")
+    if not named:
         raise UsageError(f"{target!r}: name a module and the queue in it, as in bot:queue or shop.bot:queue")
     return module, path
+
+
+def _as_module(file: Path, path: str) -> str:
+    """How to name the file's module: by its place below this folder if that makes names, or in its own folder."""
+    here = Path.cwd()
+    parts, there = file.relative_to(here).with_suffix("").parts if file.is_relative_to(here) else (), ""
+    if not file.stem.isidentifier():
+        name = re.sub(r"\W|^(?=\d)", "_", file.stem)
+        return f"no module can have that name, so rename it, for example to {name}.py"
+    if not parts or not all(part.isidentifier() for part in parts):
+        parts, there = (file.stem,), f"cd {shlex.quote(str(file.parent))}, then "
+    return f"name the module, {there}streambatch worker {'.'.join(parts)}:{path}"
 
 
 # ── while it is imported ──

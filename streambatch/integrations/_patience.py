@@ -33,7 +33,9 @@ class Paced(asyncio.Queue[T]):
     ``put`` returns when everything in it was handled (``task_done``), so a framework that fetches into a queue asks for
     no further updates before, and what it asks next confirms nothing that is not stored yet. It is made for
     python-telegram-bot's ``update_queue``: with its own one the next ``getUpdates``, which confirms an update for good,
-    goes out while the handler still waits, and a crash then loses the message. Handlers run one after the other.
+    goes out while the handler still waits, and a crash then loses the message. Handlers run one after the other, also
+    with its ``concurrent_updates``. One with ``block=False`` is not waited for: python-telegram-bot counts it as
+    handled when it has begun.
 
     Example:
         >>> updates = Paced()

@@ -8,10 +8,11 @@ outlives the bot. The model answers ``I got N messages: …`` unless a test has 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +60,21 @@ class Host:
             child.kill9()
             await child.close()
 
-    async def stop(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        """Ask it to end; returns the exit status and what the bot said since."""
+    async def stop(self, how: signal.Signals = signal.SIGTERM, every: float = 0.0) -> tuple[int, str]:
+        """Ask it to end, or 20 times more *every* so many seconds; returns the status and what the bot said since."""
         child, self._child = self._child, None
         assert child is not None
         lines, errors = len(child.lines), len(child.errors)
         os.kill(child.pid, how)
+        asking = asyncio.create_task(_again(child, how, every)) if every else None
         try:
             await child.wait(deadline=PATIENCE)
         except TimeoutError:
             said = "\n".join([*child.lines, *child.errors][-30:])
             raise AssertionError(f"the bot does not end; it said\n{said}") from None
         finally:
+            if asking is not None:
+                asking.cancel()
             await child.close()
         return child.returncode or 0, "\n".join([*child.lines[lines:], *child.errors[errors:]])
 
@@ -90,6 +94,14 @@ class Host:
             async with BatchQueue(f"embedded:{self.data}", namespace=namespace, log=False) as queue:
                 found += await queue.dead_letters()
         return tuple(found)
+
+
+async def _again(child: Child, how: signal.Signals, every: float) -> None:
+    for _ in range(20):  # not up to the end: a signal behind the last block of the program would look like a kill
+        await asyncio.sleep(every)
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, how)
 
 
 @asynccontextmanager

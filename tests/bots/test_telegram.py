@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from tests.bots.held import holding
 from tests.bots.host import Host
-from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
+from tests.bots.telegram import answers, chats, ended_at_once, nothing_more, refused, stopped
 from tests.fakes.bot_api import BotApi, Flood, Hold
 from tests.fakes.responses_server import Step
 
@@ -184,3 +184,8 @@ async def test_sigterm_delivers_what_is_running_and_disturbs_no_send(bot: Host, 
     assert api.texts(sending) == ["I got 1 messages: almost there"]
     assert status == 0
     assert not re.search("deliveryfailed|Unclosed|Traceback|last words|almost", said)
+
+
+async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: BotApi) -> None:
+    await bot.up()
+    await ended_at_once(bot, api, next(chats))

@@ -14,7 +14,7 @@ from pathlib import Path
 from streambatch import BatchQueue, Part
 from tests.bots.held import holding
 from tests.bots.host import PATIENCE, Host, hosting
-from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
+from tests.bots.telegram import answers, chats, ended_at_once, nothing_more, refused, stopped
 from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
 from tests.fakes.responses_server import Step
 from tests.rig.process import ROOT
@@ -198,3 +198,8 @@ async def test_sigterm_delivers_what_is_running(bot: Host, api: BotApi) -> None:
     status, said = await stopping
     assert status == 0
     assert not re.search("deliveryfailed|Unclosed|Traceback|Deprecat|last words", said)
+
+
+async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: BotApi) -> None:
+    await bot.up()
+    await ended_at_once(bot, api, next(chats))

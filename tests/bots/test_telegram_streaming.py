@@ -9,7 +9,7 @@ import asyncio
 from pathlib import Path
 
 from tests.bots.host import Host
-from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
+from tests.bots.telegram import answers, chats, ended_at_once, nothing_more, refused, stopped
 from tests.fakes.bot_api import BotApi, Flood
 from tests.fakes.responses_server import Step
 
@@ -89,3 +89,8 @@ async def test_kill_9_while_an_answer_is_written_leaves_one_message_that_is_whol
     await bot.until(lambda: api.texts(chat) == ["the whole of it"], "the answer in the same message")
     await nothing_more(bot, api, chat, 2)
     assert bot.asked("tell me") >= 2
+
+
+async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: BotApi) -> None:
+    await bot.up()
+    await ended_at_once(bot, api, next(chats))

@@ -264,6 +264,7 @@ async def test_no_verb_makes_a_namespace_or_joins_one(server: Server, namespace:
     [
         (None, "which server? Give --url redis://host:6379, or better set STREAMBATCH_URL"),
         ("http://bot:secret@host", "'http://***@host': a URL begins with redis://"),
+        ("secret@host:6379", "'***@host:6379': a URL begins with redis://"),
         ("redis://bot:secret@host:99999", "the port is no number"),
         ("redis:/bot:secret@127.0.0.1:1", "'redis://***@127.0.0.1:1': a URL is redis://host:port/number"),
         ("rediss://bot:secret@127.0.0.1:1/chats", "/chats': a URL is rediss://host:port/number"),
@@ -277,6 +278,7 @@ async def test_no_verb_makes_a_namespace_or_joins_one(server: Server, namespace:
     ids=[
         "none",
         "scheme",
+        "no scheme",
         "port",
         "slash",
         "name",

@@ -125,7 +125,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     (tmp_path / "shop").mkdir()
     for name, text in (("opens", OPENS), ("stays", STAYS), ("hears", HEARS), ("slow", SLOW), ("options", OPTIONS)):
         (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "shop" / "bot.py").write_text("")
+    (tmp_path / "the shop").mkdir()
+    for file in ("shop/bot.py", "shop/my-bot.py", "the shop/bot.py"):
+        (tmp_path / file).touch()
     started: list[Worker] = []
 
     async def begin(
@@ -160,7 +162,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         ("bot:answer", "bot:answer is no BatchQueue but of type function"),
         ("bot:silent", "bot:silent has neither a runner nor a deliver callback, so it would only submit"),
         ("bot.py", "bot.py is a file: name the module, streambatch worker bot:queue"),
-        ("./shop/bot.py:app", "./shop/bot.py is a file: name the module, streambatch worker shop.bot:app"),
+        ("./shop/bot.py:app", "shop/bot.py is a file: name the module, streambatch worker shop.bot:app"),
+        (
+            "./shop/my-bot.py",
+            "my-bot.py is a file: no module can have that name, so rename it, for example to my_bot.py",
+        ),
+        ("shop/my-bot:queue", "shop/my-bot.py is a file: no module can have that name, so rename it"),
+        ("the shop/bot.py:app", "/the shop', then streambatch worker bot:app"),
         ("bto.py", "there is no module 'bto', neither in "),
         ("bot:", "redis://h: the server does not answer"),
         ("a b", "name a module and the queue in it, as in bot:queue"),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from streambatch import Batch, BatchQueue, Event, Queued, StoreError, UsageError
+from streambatch import Batch, BatchQueue, Event, Part, Queued, StoreError, UsageError
 from streambatch.integrations import Drafts, Streaming, Typing
+from streambatch.runners import Renewable, Resolved
 from tests.integration.stage import FAST, Stage
 from tests.rig import wait_for
 
@@ -68,6 +69,27 @@ async def test_queues_that_are_left_at_once_close_it_once(stage: Stage) -> None:
     assert both.closed == 1
 
 
+async def test_what_two_runners_are_around_is_closed_by_the_last_one(stage: Stage) -> None:
+    """A queue for each platform, each with photos of its own, and one model; the listener lends an aclose, too."""
+
+    async def resolve(part: Part) -> Part:
+        return part
+
+    class Around:
+        def __init__(self, owned: Owned) -> None:
+            self.aclose = owned.aclose
+
+        def __call__(self, event: Event) -> None: ...
+
+    model, sink = Owned(), Owned()
+    async with queue_of(stage, runner=Resolved(model, resolve), listeners=[Around(sink)]) as queue:
+        async with queue_of(stage, suffix="b", runner=Resolved(Renewable(model), resolve), listeners=[Around(sink)]):
+            pass
+        assert (model.closed, sink.closed) == (0, 0)
+        assert await (await queue.submit("t", "hi", now=True)).reply(10)
+    assert (model.closed, sink.closed) == (1, 1)
+
+
 async def test_a_start_that_failed_closes_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same objects are used when it is tried again; and by another queue that is open meanwhile."""
     runner, listener = Owned(), Owned()
@@ -122,6 +144,21 @@ async def test_two_queues_of_one_namespace_may_share_it(stage: Stage) -> None:
     async with queue_of(stage, listeners=[listener]) as one, queue_of(stage, runner=Owned(), listeners=[listener]):
         assert await (await one.submit("t", "hi", now=True)).reply(10)
     assert (listener.heard, listener.closed) == (["t"], 1)
+
+
+async def test_two_temporary_servers_are_two_places_and_one_folder_is_one(tmp_path: Path) -> None:
+    """``embedded:`` is a new server each time, whatever its URL; a folder is the same one, however it is written."""
+    listener = Alone()
+
+    def queue(url: str) -> BatchQueue:
+        return BatchQueue(url, listeners=[listener], log=False)
+
+    async with queue("embedded:"):
+        with pytest.raises(UsageError, match="this Alone is a listener of another open queue"):
+            await queue("embedded:").__aenter__()
+    async with queue(f"embedded:{tmp_path}/d"), queue(f"embedded:{tmp_path}/./d/"):
+        assert listener.closed == 1
+    assert listener.closed == 2
 
 
 @pytest.mark.parametrize("kind", [Streaming, Drafts])
