@@ -9,9 +9,9 @@ few at once. What ``resolve`` raises is what the Run raises. Those under way are
 did is paid for; none begins any more.
 
 What became of a part is remembered by the part itself, in this process, for ``keep`` seconds and for at most `KEPT`
-parts: a Run that is repeated uploads nothing twice, nor does one with the same photo. It is not in the checkpoint, as
-that belongs to the runner: a process that takes a batch over resolves it again. A runner that finds an answer by what
-was asked (`AgentsRunner`) then asks again, if the provider's names are new ones.
+parts: a Run that is repeated uploads nothing twice, nor does a later one with the same photo. It is not in the
+checkpoint, as that belongs to the runner: a process that takes a batch over resolves it again. A runner that finds an
+answer by what was asked (`AgentsRunner`) then asks again, if the provider's names are new ones.
 
 Turns of the history were made of batches that were resolved, so they hold nothing that would have to be.
 
