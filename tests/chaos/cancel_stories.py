@@ -36,7 +36,7 @@ def public() -> set[str]:
     return {
         f"{kind.__name__}.{name}"
         for kind in (BatchQueue, Receipt)
-        for name, member in vars(kind).items()
+        for name, member in inspect.getmembers(kind)
         if (not name.startswith("_") or name in ("__aenter__", "__aexit__")) and _waits(member)
     }
 
