@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -38,6 +40,15 @@ from tests.rig.moments import wait_for
 from tests.rig.process import Child
 
 Start = Callable[..., Awaitable[Child]]
+
+
+async def again(fake: Child, line: str, start_child: Start, address: str) -> Child:
+    """Ctrl-C ends a fake, at once and silently; the one that is started again is where the bot looks for it."""
+    os.kill(fake.pid, signal.SIGINT)
+    assert await fake.wait() == 0
+    assert fake.errors == []
+    port = re.findall(r":(\d+)", address)[0]
+    return await start_child(split(line)[1], port)
 
 
 def test_the_lines_that_are_run_here_are_those_of_the_pages() -> None:
@@ -90,6 +101,15 @@ async def test_a_telegram_bot_echoes_without_an_account_as_the_page_says(
     assert "1< You said:\nanybody there?\nhello?\nare you open?" in said
     assert "7< You said:\nand here?" in said
     assert len(re.findall("< You said", said)) == 2
+    if bot.endswith("ptb.py"):
+        await telegram.send("/photo 3")
+        await telegram.expect("1< You said:")
+        await telegram.expect("^An album of 3.$")
+        assert len(re.findall("< You said", "\n".join(telegram.lines))) == 3
+    telegram = await again(telegram, TELEGRAM_FAKE, start_child, address)
+    await telegram.send("and after that?")
+    await telegram.expect("1< You said:")
+    await telegram.expect("^and after that")
 
 
 async def test_the_discord_bot_echoes_without_an_account_as_the_page_says(
@@ -110,6 +130,10 @@ async def test_the_discord_bot_echoes_without_an_account_as_the_page_says(
     await discord.expect("1< You said:")
     await discord.expect("^anybody there")
     await discord.expect("^hello")
+    discord = await again(discord, DISCORD_FAKE, start_child, address)
+    await discord.send("and after that?")
+    await discord.expect("1< You said:", deadline=40)
+    await discord.expect("^and after that")
 
 
 async def test_the_slack_bot_echoes_without_an_account_as_its_page_says(
@@ -133,6 +157,10 @@ async def test_the_slack_bot_echoes_without_an_account_as_its_page_says(
     if "C1<" not in said:
         await slack.expect("C1< You said:")
     assert len(re.findall("D1<", "\n".join(slack.lines))) == 1
+    slack = await again(slack, SLACK_FAKE, start_child, address)
+    await slack.send("and after that?")
+    await slack.expect("D1< You said:", deadline=40)
+    await slack.expect("^and after that")
 
 
 def test_the_manifest_of_the_slack_app_has_what_the_bot_uses_and_no_more() -> None:

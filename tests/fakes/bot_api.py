@@ -17,7 +17,9 @@ Everything sent is in ``sent``, as it is after edits; ``edits`` and ``refused`` 
 time.
 ``hold`` stops a sendMessage before it is stored or before it is confirmed, so that a test can kill the bot right there.
 
-By hand: ``python -m tests.fakes.bot_api [port]`` prints what to set; then type lines: ``text`` or ``chat: text``.
+By hand: ``python -m tests.fakes.bot_api [port]`` prints what to set; then type ``text`` or ``chat: text``. ``/photo 3``
+sends an album of three photos. Its ids begin at the clock: Telegram never gives one twice, so a queue with the
+messages of an earlier start has not seen those of this one, and a bot that was polling then has not confirmed them.
 """
 
 from __future__ import annotations
@@ -79,9 +81,9 @@ class Flood:
 
 
 class BotApi:
-    """The state of the fake; ``url`` goes into TELEGRAM_API."""
+    """The state of the fake; ``url`` goes into TELEGRAM_API. Ids of messages and updates are counted from *first*."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self.url = ""
         self.sent: list[Call] = []
         self.edits: list[Call] = []
@@ -99,7 +101,7 @@ class BotApi:
         self._topics: set[tuple[int, int]] = set()
         self._arrived = asyncio.Event()
         self._poll: asyncio.Future[None] | None = None
-        self._next = {"update": 1000, "message": 0}
+        self._next = {"update": first + 1000, "message": first}
 
     # ── what a test does ──
 
@@ -306,9 +308,9 @@ def _refusing(refusal: Refusal) -> Any:
 
 
 @asynccontextmanager
-async def serving(port: int = 0) -> AsyncGenerator[BotApi]:
+async def serving(port: int = 0, first: int = 0) -> AsyncGenerator[BotApi]:
     """A running BotApi on a free port of loopback."""
-    fake = BotApi()
+    fake = BotApi(first)
     app = web.Application()
     app.router.add_route("*", "/bot{token}/{method}", fake.serve)
     app.router.add_get(f"/file/bot{TOKEN}/photos/{{name}}", fake.download)
@@ -323,13 +325,24 @@ async def serving(port: int = 0) -> AsyncGenerator[BotApi]:
         await runner.cleanup()
 
 
+def typed(fake: BotApi, chat: int, text: str) -> None:
+    """What a typed line is: a message, or with ``/photo [n]`` an album of n photos."""
+    command, _, number = text.partition(" ")
+    if command == "/photo" and (not number or (number.isdecimal() and 1 <= int(number) <= 10)):
+        photos = int(number or 1)
+        group = f"album{time.time_ns()}"
+        fake.album(chat, group, [f"{group}-{n}" for n in range(1, photos + 1)], f"An album of {photos}.")
+    else:
+        fake.say(chat, text)
+
+
 async def _main(port: int) -> None:
-    async with serving(port) as fake:
+    async with serving(port, int(time.time() * 1000)) as fake:
         fake.sent = Shown(lambda call: f"{call.chat}< {call.text}")
         fake.edits = Shown(lambda call: f"{call.chat}< (edited) {call.text}")
-        print(f"TELEGRAM_API={fake.url} TELEGRAM_TOKEN={TOKEN}\nType `text`, or `chat: text`.", flush=True)
-        await typing(lambda chat, text: fake.say(int(chat), text), lambda chat: chat.lstrip("-").isdigit(), "1")
+        print(f"TELEGRAM_API={fake.url} TELEGRAM_TOKEN={TOKEN}", flush=True)
+        await typing(lambda chat, text: typed(fake, int(chat), text), lambda chat: chat.lstrip("-").isdigit(), "1")
 
 
 if __name__ == "__main__":
-    by_hand(_main)
+    by_hand(_main, "Telegram", "`text`, `chat: text` or `/photo [n]`")

@@ -14,8 +14,10 @@ to this one). What matters to a queue is modelled strictly:
 What was sent is in ``sent``, what was refused in ``refused``. ``hold`` stops a message before it is stored or before it
 is confirmed, so that a test can kill the bot right there.
 
-By hand: ``python -m tests.fakes.discord_api [port]`` prints what to set for `tests.bots.discord_here`; when the bot is
-connected, type ``text`` or ``channel: text``.
+A bot that asks to resume a session of a gateway that was there before is told that it is invalid, and identifies anew.
+
+By hand: ``python -m tests.fakes.discord_api [port]`` prints what to set for `tests.bots.discord_here`; type ``text`` or
+``channel: text``, which is said when the bot is connected.
 """
 
 from __future__ import annotations
@@ -170,6 +172,8 @@ class DiscordApi:
                 await socket.send_json({"op": 11, "d": None, "s": None, "t": None})
             elif packet["op"] == 2 and packet["d"]["token"] != TOKEN:
                 await socket.close(code=4004)
+            elif packet["op"] == 6:  # resume what another gateway began: there is no such session
+                await socket.send_json({"op": 9, "d": False, "s": None, "t": None})
             elif packet["op"] == 2:
                 self._gateway = socket
                 await self._dispatch(
@@ -262,10 +266,8 @@ async def _main(port: int) -> None:
     async with serving(port) as fake:
         fake.sent = Shown(lambda call: f"{call.channel}< {call.text}")
         print(f"DISCORD_API={fake.url} DISCORD_TOKEN={TOKEN}", flush=True)
-        await fake.ready.wait()
-        print("The bot is here. Type `text`, or `channel: text`.", flush=True)
-        await typing(lambda channel, text: fake.say(int(channel), text), str.isdigit, "1")
+        await typing(lambda channel, text: fake.say(int(channel), text), str.isdigit, "1", fake.ready)
 
 
 if __name__ == "__main__":
-    by_hand(_main)
+    by_hand(_main, "Discord", "`text` or `channel: text`")

@@ -323,10 +323,8 @@ async def _main(port: int) -> None:
         fake.sent = Shown(lambda call: f"{call.channel}< {call.text}")
         fake.edits = Shown(lambda call: f"{call.channel}< (edited) {call.text}")
         print(f"SLACK_API={fake.url}/api/ SLACK_APP_TOKEN={APP_TOKEN} SLACK_TOKEN={BOT_TOKEN}", flush=True)
-        await fake.connected.wait()
-        print("The bot is here. Type `text`, or `channel: text`.", flush=True)
-        await typing(fake.say, lambda channel: channel[:1] in tuple("CDG"), "D1")
+        await typing(fake.say, lambda channel: channel[:1] in tuple("CDG"), "D1", fake.connected)
 
 
 if __name__ == "__main__":
-    by_hand(_main)
+    by_hand(_main, "Slack", "`text` or `channel: text`")
