@@ -9,7 +9,7 @@ What a block's language means:
             and run as a program; one under ``<!-- from FILE -->`` must stand in that file, whose own test runs it;
             one under ``<!-- save as FILE -->`` becomes that file of the directory, and a test is run by pytest there
 ``toml``    becomes a file in the same way
-``pycon``   a session: what each line prints is compared
+``pycon``   a session, which can be pasted without its prompts: what each line prints is compared
 ``text``    what the program above it printed
 ``console`` a session of a shell: ``$ streambatch …`` is run on the server in ``bot-data``; of what it prints times,
             processes, entry ids and the width of columns may differ
@@ -136,7 +136,10 @@ class Book:
             self._loop.run(result)
 
     def _pycon(self, example: Example) -> str | None:
-        for line in doctest.DocTestParser().get_examples(str(example.parsed)):
+        lines = doctest.DocTestParser().get_examples(str(example.parsed))
+        if loops := [line.source for line in lines[:-1] if _has_a_body(line.source)]:
+            return f"pasted, this takes the next line for its own:\n{loops[0]}"
+        for line in lines:
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
                 self._execute(line.source, example, "single")
@@ -222,6 +225,12 @@ def _steady(text: str) -> str:
     for pattern, stands in _PASSING:
         text = re.sub(pattern, stands, text)
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _has_a_body(source: str) -> bool:
+    """Whether it is a loop or its kind, which a shell takes for ended at an empty line and not before."""
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return hasattr(compile(source, "page", "single", flags).body[0], "body")
 
 
 def _above(word: str, example: Example) -> str | None:

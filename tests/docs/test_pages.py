@@ -64,12 +64,46 @@ def test_every_block_of_the_page_is_true(page: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def prose(page: Path) -> str:
+    """A page without its blocks of code, in which ``#`` begins a comment and brackets are no links."""
+    return re.sub(r"^(`{3,}).*?^\1$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the page's headings: no marks but - and _, lower case, a hyphen for each space; 1 and so on
+    behind one that is there already."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+        said = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)
+        found.append(re.sub(r"[^\w -]", "", said).strip().lower().replace(" ", "-"))
+    return {f"{name}-{found[:n].count(name)}" if name in found[:n] else name for n, name in enumerate(found)}
+
+
+LINKED = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    """A relative link names a file of the repository."""
-    text = page.read_text(encoding="utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    """A relative link names a file of the repository, and what is behind its # a heading of that page."""
+    lost: list[str] = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", prose(page))):
+        file, _, anchor = target.partition("#")
+        where = page.parent / file if file else page
+        if "://" not in target and (not where.exists() or (anchor and anchor not in anchors(where))):
+            lost.append(target)
+    assert lost == []
+
+
+def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
+    """Marks go, underscores stay, two alike are told apart; a comment in a block of code is no heading."""
+    (page := tmp_path / "page.md").write_text(
+        "# The server's ACL: `+cluster|slots`\n## until_stored and Paced\n```sh\n# none\n```\n## A/B (c) & d\n"
+        "### [A](b.md), c\n## A/B (c) & d\n",
+        encoding="utf-8",
+    )
+    assert anchors(page) == {
+        "the-servers-acl-clusterslots", "until_stored-and-paced", "ab-c--d", "ab-c--d-1", "a-c",
+    }  # fmt: skip
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:
