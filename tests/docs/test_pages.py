@@ -107,9 +107,12 @@ def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:
-    """After the paragraph come the one command that shows it and the one that tests it, and nothing before them."""
+    """After the paragraph come the one command that shows it and the one that tests it, and nothing before them.
+
+    Each in a block of its own: pasted together, the chat would read the second.
+    """
     first = re.findall(r"^```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert first[0].splitlines() == [NOX + "chat", NOX + "tests"]
+    assert first[:2] == [f"{NOX}chat\n", f"{NOX}tests\n"]
 
 
 def test_nobody_is_told_to_install_the_wrong_package() -> None:

@@ -1,4 +1,4 @@
-"""docs/testing.md can be followed alone: its two files, copied as it says, are tests that pass somewhere else."""
+"""docs/testing.md can be followed alone: its files, copied as it says, are tests that pass somewhere else."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def anyio_backend():
 """
 
 
-def test_the_two_files_can_be_copied(tmp_path: Path) -> None:
-    """With anyio's plugin, which the tests have, in the place of pytest-asyncio's; alone in a folder."""
+def test_the_files_can_be_copied(tmp_path: Path) -> None:
+    """The two that it names, and each test that it shows besides; with anyio's plugin, alone in a folder."""
     assert "\n`from tests.kit.bot import …`" in PAGE, "the page says what is to be changed"
     wanted = re.findall(r"`(from bot import [\w, ]+)`", PAGE)
     assert len(wanted) == 1
@@ -34,6 +34,14 @@ def test_the_two_files_can_be_copied(tmp_path: Path) -> None:
     )
     assert changed == 1
     (tmp_path / "test_bot.py").write_text(source, encoding="utf-8")
+    tests = [
+        block
+        for block in re.findall(r"^\n```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+        if re.search(r"^async def test_", block, re.MULTILINE)
+    ]
+    assert tests, "a test of the page that stands in no file of ours, and so in one of its own"
+    for place, block in enumerate(tests):
+        (tmp_path / f"test_{place}.py").write_text(block, encoding="utf-8")
     (tmp_path / "conftest.py").write_text(ANYIO, encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nanyio_mode = "auto"\n', encoding="utf-8")
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:valkey", "-p", "no:randomly"]
@@ -43,7 +51,7 @@ def test_the_two_files_can_be_copied(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    number = len(re.findall(r"^async def test_", source, re.MULTILINE))
+    number = len(re.findall(r"^async def test_", "\n".join([source, *tests]), re.MULTILINE))
     assert f"{number} passed" in done.stdout
 
 
