@@ -1,8 +1,8 @@
 """The lines for a shell in docs/bots.md, slack.md and fastapi.md: what each is, so that the pages say what was tried.
 
-Those of a checkout are run by test_by_hand.py, with free ports for those of the page and a folder for the data. Those
-of an empty folder, which install from an index, are run by `python -m tests.bots.first_minutes` and by no test;
-`installs` knows whether such a line names what the tests have installed.
+Those without an account are run by test_by_hand.py, with the tests' own environment for those of the page, free ports,
+and a folder for the bot and its data. Those that install from an index are run by `python -m tests.bots.first_minutes`
+and by no test; `installs` knows whether such a line names what the tests have installed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TELEGRAM_FAKE = "python -m tests.fakes.bot_api 8081"
-_TELEGRAM = "TELEGRAM_API=http://127.0.0.1:8081 TELEGRAM_TOKEN=123456:loopback python examples"
-TELEGRAM = [f"{_TELEGRAM}/{name}.py" for name in ("telegram_aiogram", "telegram_streaming", "telegram_ptb")]
-DISCORD_FAKE = "python -m tests.fakes.discord_api 8082"
+#: What the fakes need, all of it: test_ended.py imports them with nothing else.
+FOR_FAKES = "python3 -m venv .venv && .venv/bin/pip install -q aiohttp"
+TELEGRAM_FAKE = ".venv/bin/python -m tests.fakes.bot_api 8081"
+_TELEGRAM = "TELEGRAM_API=http://127.0.0.1:8081 TELEGRAM_TOKEN=123456:loopback .venv/bin/python"
+TELEGRAM = [f"{_TELEGRAM} {name}.py" for name in ("telegram_aiogram", "telegram_streaming", "telegram_ptb")]
+PROVIDER = ".venv/bin/python -m tests.fakes.provider --port 8084"
+PHOTOS = f"OPENAI_API_KEY=none OPENAI_BASE_URL=http://127.0.0.1:8084/v1 {_TELEGRAM} telegram_ptb.py"
+DISCORD_FAKE = ".venv/bin/python -m tests.fakes.discord_api 8082"
 _GATEWAY = "DISCORD_API=http://127.0.0.1:8082 DISCORD_TOKEN=loopback-token"
-DISCORD = f"{_GATEWAY} python -m tests.bots.discord_here examples/discord_bot.py"
-SLACK_FAKE = "python -m tests.fakes.slack_api 8083"
+DISCORD = f"{_GATEWAY} .venv/bin/python discord_here.py discord_bot.py"
+SLACK_FAKE = ".venv/bin/python -m tests.fakes.slack_api 8083"
 _LOOPBACK = "SLACK_API=http://127.0.0.1:8083/api/ SLACK_TOKEN=xoxb-loopback SLACK_APP_TOKEN=xapp-loopback"
-SLACK = f"{_LOOPBACK} python examples/slack_bot.py"
+SLACK = f"{_LOOPBACK} .venv/bin/python slack_bot.py"
 SLACK_ALONE = "SLACK_TOKEN=xoxb-… SLACK_APP_TOKEN=xapp-… .venv/bin/python slack_bot.py"
 WEB = "python examples/fastapi_sse.py"
 WEB_ALONE = ".venv/bin/python fastapi_sse.py"
@@ -43,7 +47,8 @@ ALONE = {
     "fastapi_sse": WEB_ALONE,
 }
 PAGES = {"slack_bot": "docs/slack.md", "fastapi_sse": "docs/fastapi.md"}
-LINES = [TELEGRAM_FAKE, *TELEGRAM, DISCORD_FAKE, DISCORD, SLACK_FAKE, SLACK, WEB, *CURL, *ALONE.values()]
+FAKES = [FOR_FAKES, TELEGRAM_FAKE, DISCORD_FAKE, SLACK_FAKE, PROVIDER]
+LINES = [*FAKES, *TELEGRAM, PHOTOS, DISCORD, SLACK, WEB, *CURL, *ALONE.values()]
 
 
 def page_of(example: str) -> str:

@@ -23,6 +23,8 @@ from tests.bots.by_hand import (
     DISCORD,
     DISCORD_FAKE,
     LINES,
+    PHOTOS,
+    PROVIDER,
     ROOT,
     SLACK,
     SLACK_ALONE,
@@ -40,6 +42,11 @@ from tests.rig.moments import wait_for
 from tests.rig.process import Child
 
 Start = Callable[..., Awaitable[Child]]
+
+
+def copied(file: str, folder: Path, origin: str = "examples") -> str:
+    """A file of ours in the reader's folder."""
+    return str(shutil.copy(ROOT / origin / file, folder))
 
 
 async def again(fake: Child, line: str, start_child: Start, address: str) -> Child:
@@ -65,9 +72,8 @@ def test_every_example_has_its_lines_and_installs_what_its_file_says() -> None:
     """From an empty folder and from a checkout; the docstring names the same libraries as the page."""
     examples = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
     assert set(ALONE) == set(examples)
-    assert {split(line)[1] for line in (*TELEGRAM, SLACK, WEB)} | {split(DISCORD)[2][0]} == {
-        f"examples/{name}.py" for name in examples
-    }
+    alone = {split(line)[1] for line in (*TELEGRAM, PHOTOS, SLACK, WEB_ALONE)} | {split(DISCORD)[2][0]}
+    assert alone == {f"{name}.py" for name in examples}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for text in (page_of("fastapi_sse"), examples["fastapi_sse"].read_text(encoding="utf-8").replace("\n", " ")):
         assert f"fastapi>={re.findall(r'FastAPI ([0-9.]+) or newer', text)[0]}" in project
@@ -91,7 +97,7 @@ async def test_a_telegram_bot_echoes_without_an_account_as_the_page_says(
     env, bot, _ = split(line)
     assert {"TELEGRAM_API": re.sub(r":\d+$", ":8081", address), "TELEGRAM_TOKEN": token} == env
     env |= {"TELEGRAM_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path / 'd'}"}
-    await start_child(bot, env=env | {"TELEGRAM_DRAFTS": str(tmp_path / "drafts")})
+    await start_child(copied(bot, tmp_path), env=env | {"TELEGRAM_DRAFTS": str(tmp_path / "drafts")})
     for text in ("anybody there?", "hello?", "7: and here?", "are you open?"):
         await telegram.send(text)
     await telegram.expect("< You said:", deadline=40)
@@ -112,6 +118,23 @@ async def test_a_telegram_bot_echoes_without_an_account_as_the_page_says(
     await telegram.expect("^and after that")
 
 
+async def test_a_model_gets_the_photos_of_an_album_as_the_page_says(start_child: Start, tmp_path: Path) -> None:
+    """The page's three commands, on free ports: what the bot uploads is in what the model is asked."""
+    telegram = await start_child(split(TELEGRAM_FAKE)[1])
+    address = (await telegram.expect(r"TELEGRAM_API=(\S+)"))[1]
+    _, provider, (option, _) = split(PROVIDER)
+    model = await start_child(f"{provider.removesuffix('.py')}/__main__.py", option, "0")
+    env, bot, _ = split(PHOTOS)
+    url = (await model.expect("http://.*"))[0]
+    assert env["OPENAI_BASE_URL"] == re.sub(r":\d+/", ":8084/", url)
+    env |= {"OPENAI_BASE_URL": url, "TELEGRAM_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path / 'd'}"}
+    await start_child(copied(bot, tmp_path), env=env)
+    await telegram.send("/photo 3")
+    said = (await telegram.expect("^1< (.*)", deadline=40))[1]
+    assert f"`{said}`" in page_of("telegram_ptb")
+    assert "3 messages" in said
+
+
 async def test_the_discord_bot_echoes_without_an_account_as_the_page_says(
     start_child: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +146,8 @@ async def test_the_discord_bot_echoes_without_an_account_as_the_page_says(
     env, here, arguments = split(DISCORD)
     assert {"DISCORD_API": re.sub(r":\d+$", ":8082", address), "DISCORD_TOKEN": token} == env
     env |= {"DISCORD_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path}"}
-    await start_child(here, *arguments, env=env)
+    bot = copied(arguments[0], tmp_path)
+    await start_child(copied(here, tmp_path, "tests/bots"), bot, env=env)
     await discord.expect("The bot is here", deadline=40)
     await discord.send("anybody there?")
     await discord.send("hello?")
@@ -146,7 +170,8 @@ async def test_the_slack_bot_echoes_without_an_account_as_its_page_says(
     address = (await slack.expect(r"SLACK_API=(\S+) SLACK_APP_TOKEN=xapp-loopback SLACK_TOKEN=xoxb-loopback"))[1]
     env, bot, _ = split(SLACK)
     assert re.sub(r":\d+/", ":8083/", address) == env["SLACK_API"]
-    await start_child(bot, env=env | {"SLACK_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path}"})
+    env |= {"SLACK_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path}"}
+    await start_child(copied(bot, tmp_path), env=env)
     await slack.expect("The bot is here")
     for line in ("anybody there?", "hello?", "C1: and in a channel?", "are you open?"):
         await slack.send(line)

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.bots.by_hand import FOR_FAKES
 from tests.rig.process import ROOT
 
 PLATFORMS = ["bot_api", "discord_api", "slack_api"]
@@ -59,7 +60,8 @@ def test_ctrl_c_ends_the_provider() -> None:
 def test_the_fakes_of_platforms_need_nothing_but_aiohttp() -> None:
     """As the pages say: who tries a bot installs no more than that beside it."""
     line = "import sys; top = lambda: {name.partition('.')[0] for name in sys.modules}; import aiohttp; had = top()\n"
-    line += "".join(f"import tests.fakes.{fake}\n" for fake in PLATFORMS)
+    line += "".join(f"import tests.fakes.{fake}\n" for fake in (*PLATFORMS, "provider"))
     line += "print(sorted(top() - had - sys.stdlib_module_names))"
     done = subprocess.run([sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "['tests']\n"
+    assert FOR_FAKES.endswith(" install -q aiohttp")

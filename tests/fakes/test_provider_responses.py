@@ -42,6 +42,15 @@ async def stream(client: AsyncOpenAI, given: Any = "hi", **more: Any) -> Any:
     return await client.responses.create(model="m", input=given, stream=True, **more)
 
 
+async def test_an_uploaded_file_is_an_image_of_what_is_asked(fake: Provider, client: AsyncOpenAI) -> None:
+    """Its id is that of the answer to the upload; an upload without a file is refused."""
+    file = await client.files.create(file=("photo.jpg", b"a photo"), purpose="vision")
+    image = {"type": "input_image", "file_id": check(file).id, "detail": "auto"}
+    assert (await ask(client, [{"role": "user", "content": [image]}])).output_text == "I got 1 messages: [input_image]"
+    with pytest.raises(BadRequestError, match="file"):
+        await client.post("/files", body={}, cast_to=object)
+
+
 async def test_an_answer_is_a_response(client: AsyncOpenAI) -> None:
     one = await ask(client, metadata={"a": "b"}, instructions="Be kind.", tools=[TOOL], temperature=0.5)
     assert (one.status, one.output_text, one.background) == ("completed", "I got 1 messages: hi", False)

@@ -7,7 +7,7 @@ import asyncio
 import signal
 from contextlib import suppress
 
-from .server import serving
+from tests.fakes.provider.server import serving
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
-from . import chat, control, conversations, errors, responses, runs, threads
+from . import chat, control, conversations, errors, files, responses, runs, threads
 from .items import Entry, entries, new_id
 from .limits import Limits, slow_down
 from .plan import Fault, Json, Plan, Switches, passed
@@ -30,7 +30,7 @@ from .wire import Answer, Connection, Cut, Request, Stream, for_ever
 
 Rule = Callable[[Request], Plan | None]
 Handler = Callable[..., Awaitable[Answer | Stream]]
-_MODULES = (responses, conversations, chat, runs, threads, control)
+_MODULES = (responses, conversations, chat, runs, threads, files, control)
 #: The paths whose POST makes the model work.
 _WORK = re.compile(r"/responses|/chat/completions|/threads/runs|/threads/[^/]+/runs(/[^/]+/submit_tool_outputs)?")
 
