@@ -17,7 +17,8 @@ from streambatch.errors import Unreachable
 from tests.cli.stage import staged
 from tests.cli.terminal import Terminal
 from tests.cli.tools import finish, quick
-from tests.rig import Server, connect, wait_for
+from tests.embedded.tools import using
+from tests.rig import Server, wait_for
 from tests.rig.clients import connect_async
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("what a cancel leaves of a thread lives for a month")]
@@ -146,8 +147,8 @@ async def test_on_an_embedded_server_the_namespaces_that_are_there_are_named(tmp
         for name in others:
             async with BatchQueue(url, namespace=name, log=False):
                 pass
-        with connect(f"unix://{tmp_path}/data/server.sock") as client:
-            client.set("sb1:{a b.00}:meta", "foreign")
+        async with using(url) as place, connect_async(f"unix://{place.socket}") as client:
+            await client.set("sb1:{a b.00}:meta", "foreign")
         code, out, err = await finish("inspect", "anna", "--url", url)
     assert (code, out) == (2, "")
     assert err == f"streambatch: {there}{', '.join(others)} and others: --namespace\n"
