@@ -96,9 +96,12 @@ class BatchQueue(Operators):
         self._checks = Checks(self.settings, self._codec)
         self._entered = False
 
-    def __repr__(self) -> str:  # a URL without what could be a password: it ends up in logs
-        where = masked(self._target) if isinstance(self._target, str) else type(self._target).__name__
-        return f"BatchQueue({where!r}, namespace={self.namespace!r})"
+    @property
+    def _where(self) -> str:  # without what could be a password: it ends up in logs
+        return masked(self._target) if isinstance(self._target, str) else type(self._target).__name__
+
+    def __repr__(self) -> str:
+        return f"BatchQueue({self._where!r}, namespace={self.namespace!r})"
 
     # ── life ──
 

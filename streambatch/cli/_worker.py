@@ -20,6 +20,7 @@ import os
 import signal
 import traceback
 from contextlib import suppress
+from typing import Any, cast
 
 from streambatch import BatchQueue
 from streambatch._connect import masked
@@ -37,7 +38,7 @@ def worker(target: str) -> int:
     if queue is None:
         return COULD_NOT
     url = os.environ.get("STREAMBATCH_URL")
-    if url and f"({masked(url)!r}," not in repr(queue):
+    if url and masked(url) != cast("Any", queue)._where:
         say(f"STREAMBATCH_URL is for the other verbs, a worker has the URL of its module: {target} is {queue!r}")
     return asyncio.run(_Work(queue, target).go())
 

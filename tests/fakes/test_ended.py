@@ -21,6 +21,16 @@ def run(fake: str) -> subprocess.Popen[str]:
     return subprocess.Popen(line, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
+def ends_silently(program: subprocess.Popen[str]) -> None:
+    """It ends by itself, and complains of nothing."""
+    try:
+        assert program.wait(10) == 0
+        assert program.stderr is not None
+        assert program.stderr.read() == ""
+    finally:
+        program.kill()
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C", "Ctrl-D"])
 @pytest.mark.parametrize("fake", PLATFORMS)
 def test_a_platform_ends_at_once_and_silently(fake: str, how: str) -> None:
@@ -35,12 +45,7 @@ def test_a_platform_ends_at_once_and_silently(fake: str, how: str) -> None:
         else:
             program.stdin.close()
             program.stdin = None
-        try:
-            assert program.wait(10) == 0
-            assert program.stderr is not None
-            assert program.stderr.read() == ""
-        finally:
-            program.kill()
+        ends_silently(program)
 
 
 def test_ctrl_c_ends_the_provider() -> None:
@@ -49,12 +54,7 @@ def test_ctrl_c_ends_the_provider() -> None:
         assert program.stdout is not None
         assert program.stdout.readline().startswith("http://127.0.0.1:")
         os.kill(program.pid, signal.SIGINT)
-        try:
-            assert program.wait(10) == 0
-            assert program.stderr is not None
-            assert program.stderr.read() == ""
-        finally:
-            program.kill()
+        ends_silently(program)
 
 
 def test_the_fakes_of_platforms_need_nothing_but_aiohttp() -> None:
