@@ -58,9 +58,9 @@ class Drafts:
     """A listener and a deliver callback in one: one message per answer, edited while the answer is written.
 
     It works in the process that runs and delivers; give it as a listener and ``deliver`` as the deliver callback. One
-    for each queue: in two queues a thread of the same name would be one here, so a second queue that has it is refused
-    at its start. An answer without text, or one that *cut* makes no piece of (white space), leaves the message as the
-    previews made it: there is nothing to put into its place.
+    for each queue: threads of one name would be one here, so while an open queue has it, one of another URL or
+    namespace that has it, too, is refused at its start. An answer without text, or one that *cut* makes no piece of
+    (white space), leaves the message as the previews made it: there is nothing to put into its place.
 
     Args:
         send: ``async def send(thread, text)``: sends a message and returns its id (str or int).

@@ -77,8 +77,8 @@ class Streaming:
 
     Await ``settled(thread)`` before you deliver, so that no edit comes after the reply. A Run that begins again shows
     its text from the beginning; ``show`` edits the same message then. A call that is still under way ten seconds after
-    the end of its Run is cancelled. One for each queue: in two queues a thread of the same name would be one here, so a
-    second queue that has it is refused at its start.
+    the end of its Run is cancelled. One for each queue: threads of one name would be one here, so while an open
+    queue has it, one of another URL or namespace that has it, too, is refused at its start.
 
     Args:
         show: ``async def show(thread, text)``: shows the text so far, never an empty one. What it raises is noted once
