@@ -15,6 +15,7 @@ import pytest
 
 from streambatch import RunCancelled
 from tests.chaos.stage import BOTH, LONG, Stage
+from tests.chaos.tools import drained
 from tests.fakes.provider import Plan
 from tests.rig import Child
 
@@ -42,6 +43,7 @@ async def ended(stage: Stage, *, kept: bool = False) -> None:
     for receipt in stage.receipts[1:]:
         with pytest.raises(RunCancelled):
             await receipt.reply(timeout=LONG)
+    await drained(stage.queue, deadline=LONG)  # what was kept is handed over after its batch was settled
     assert (stage.cancels(), stage.statuses()) == (1, ["completed", "cancelled"])
     assert [note.members for note in stage.ledger.notes("deliver")] == [("a",), ("b",)][: 1 + kept]
     assert await stage.told(await stage.say("e")) == "I got 1 messages: e"
