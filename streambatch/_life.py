@@ -159,14 +159,16 @@ class Life:
             raise UsageError("this queue belongs to another event loop; make one queue per loop")
         if self._task is not None and self._task.done():
             error = None if self._task.cancelled() else self._task.exception()
-            raise QueueClosed(f"the queue broke: {type(error).__name__}")
+            raise QueueClosed(
+                "the queue's tasks were cancelled" if error is None else f"the queue broke: {type(error).__name__}"
+            )
 
     async def _main(self) -> None:
         try:
             await self._loops()
         except BaseException as error:
             if not self._stopping.is_set():
-                self.emit(Warned("broken", f"the queue ended by itself and does nothing any more: {place_of(error)}"))
+                self.emit(_last_words(error))
             raise
 
     async def _loops(self) -> None:
@@ -210,7 +212,9 @@ class Life:
         self.echo.close()
         self._stopping.set()
         try:
-            await self._task
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():  # by somebody else, who was told then; to leave the queue is no error
+                self._task.result()
         finally:
             await self._close(self.leave())
 
@@ -281,6 +285,19 @@ class Life:
             reason = f"no successful poll for {last:.1f} s"
         waiting = sum(gate.size() for gate in self.intake.gates)
         return Health(not reason, reason, last, 0 if worker is None else len(worker), free, waiting)
+
+
+def _last_words(error: BaseException) -> Warned:
+    """What to say of a queue that ends though nobody closes it; to be called in the task that owns its loops."""
+    task = asyncio.current_task()
+    asked = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+    if asked or isinstance(error, KeyboardInterrupt | SystemExit):
+        return Warned(
+            "ended",
+            "the queue's tasks were cancelled before it was left, as asyncio.run() does after a second Ctrl-C: it does"
+            " nothing any more, and what was running is done again by whoever is next",
+        )
+    return Warned("broken", f"the queue ended by itself and does nothing any more: {place_of(error)}")
 
 
 def _closer(owner: object) -> object:

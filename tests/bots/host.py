@@ -9,9 +9,11 @@ outlives the bot. The model answers ``I got N messages: …`` unless a test has 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
+import re
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,20 +63,23 @@ class Host:
             await child.close()
 
     async def stop(self, how: signal.Signals = signal.SIGTERM, every: float = 0.0) -> tuple[int, str]:
-        """Ask it to end, or 20 times more *every* so many seconds; returns the status and what the bot said since."""
+        """Ask it to end; returns the status and what the bot said since. With *every*, ask again every so many seconds.
+
+        A bot that only its drain_timeout of 30 s ends does not listen to who asks again: it is asked for 20 s.
+        """
         child, self._child = self._child, None
         assert child is not None
         lines, errors = len(child.lines), len(child.errors)
         os.kill(child.pid, how)
-        asking = asyncio.create_task(_again(child, how, every)) if every else None
+        asking = asyncio.create_task(_again(child, how, every))
         try:
             await child.wait(deadline=PATIENCE)
+            assert not every or not asking.done(), "it ends when it wants to"
         except TimeoutError:
             said = "\n".join([*child.lines, *child.errors][-30:])
             raise AssertionError(f"the bot does not end; it said\n{said}") from None
         finally:
-            if asking is not None:
-                asking.cancel()
+            asking.cancel()
             await child.close()
         return child.returncode or 0, "\n".join([*child.lines[lines:], *child.errors[errors:]])
 
@@ -96,8 +101,27 @@ class Host:
         return tuple(found)
 
 
+async def ended_at_once(bot: Host, say: Callable[[str], Any]) -> None:
+    """Ctrl-C again and again: the Run under way is not waited for, nothing sounds like a fault, the next one answers.
+
+    Args:
+        bot: it runs.
+        say: sends a text to a chat of its own; it may be a coroutine function.
+    """
+    bot.steps["a long story"] = Step(hold=(hold := asyncio.Event()))
+    made = say("a long story")
+    if inspect.isawaitable(made):
+        await made
+    await bot.until(lambda: bot.asked("a long story"), "the Run")
+    _, said = await bot.stop(signal.SIGINT, every=0.5)
+    hold.set()
+    assert not re.search("still running|a long story|code=(bug|broken)", said)
+    await bot.up()
+    await bot.until(lambda: bot.asked("a long story") == 2, "the Run once more")
+
+
 async def _again(child: Child, how: signal.Signals, every: float) -> None:
-    for _ in range(20):  # not up to the end: a signal behind the last block of the program would look like a kill
+    for _ in range(int(20 / every) if every else 0):
         await asyncio.sleep(every)
         if child.returncode is None:
             with suppress(ProcessLookupError):

@@ -6,9 +6,6 @@ message everything that could have come before it is there.
 
 from __future__ import annotations
 
-import asyncio
-import re
-import signal
 import time
 from itertools import count
 
@@ -30,23 +27,6 @@ async def nothing_more(bot: Host, api: BotApi, chat: int, n: int) -> None:
     api.say(chat, "and finally")
     assert (await answers(bot, api, chat, n))[-1] == "I got 1 messages: and finally"
     assert len(api.texts(chat)) == n
-
-
-async def ended_at_once(bot: Host, api: BotApi, chat: int) -> None:
-    """Ctrl-C again and again: the Run under way is not waited for, and the next process answers it.
-
-    The exit status tells: 0 is that of a bot that finished what was running.
-    """
-    bot.steps["a long story"] = Step(hold=(hold := asyncio.Event()))
-    api.say(chat, "a long story")
-    await bot.until(lambda: bot.asked("a long story"), "the Run")
-    status, said = await bot.stop(signal.SIGINT, every=0.5)
-    hold.set()
-    assert status == -signal.SIGINT
-    assert not re.search("still running|a long story", said)
-    await bot.up()
-    api.say(chat, "and finally")
-    await bot.until(lambda: bot.asked("a long story") == 2, "the Run once more")
 
 
 def refused(api: BotApi, chat: int) -> list[float]:

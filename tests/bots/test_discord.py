@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from streambatch import BatchQueue, OutcomeUnknown, ServerAway
-from tests.bots.host import Host, hosting
+from tests.bots.host import Host, ended_at_once, hosting
 from tests.fakes.discord_api import TOKEN, DiscordApi, Hold, serving, user
 from tests.fakes.responses_server import Step
 from tests.rig.process import ROOT
@@ -175,6 +175,11 @@ async def test_ctrl_c_delivers_what_is_running(bot: Host, api: DiscordApi) -> No
     assert api.texts(channel) == ["I got 1 messages: last words"]
     assert status == 0
     assert not re.search("deliveryfailed|Unclosed|Traceback|last words", said)
+
+
+async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: DiscordApi) -> None:
+    channel = next(channels)
+    await ended_at_once(bot, lambda text: api.say(channel, text))
 
 
 @pytest.mark.filterwarnings("ignore:'audioop' is deprecated:DeprecationWarning")  # discord.py's voice support

@@ -25,7 +25,7 @@ from aiohttp import ClientError, ClientSession
 
 from streambatch import errors
 from tests.bots.held import holding
-from tests.bots.host import Host, hosting
+from tests.bots.host import Host, ended_at_once, hosting
 from tests.fakes.responses_server import Step
 from tests.rig.process import ROOT
 
@@ -311,3 +311,8 @@ async def test_sigterm_lets_the_running_answer_reach_who_follows_it(web: Web) ->
     await web.host.until(web.answers, "the application")
     assert (await web.answer(other, unheard))["text"] == "I got 1 messages: unheard"
     assert web.host.asked("unheard") == 1
+
+
+async def test_ctrl_c_twice_ends_it_at_once(web: Web) -> None:
+    chat = thread()
+    await ended_at_once(web.host, lambda text: web.say(chat, text))

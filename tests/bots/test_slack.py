@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from streambatch import BatchQueue
 from tests.bots.held import holding
-from tests.bots.host import Host, hosting
+from tests.bots.host import Host, ended_at_once, hosting
 from tests.embedded.tools import using
 from tests.fakes.responses_server import Step
 from tests.fakes.slack_api import APP_TOKEN, BOT, BOT_TOKEN, TRIES, Hold, SlackApi, serving
@@ -294,3 +294,8 @@ async def test_sigterm_delivers_what_is_running_and_disturbs_no_send(bot: Host, 
     assert api.texts(sending) == ["I got 1 messages: almost there"]
     assert status == 0
     assert not re.search("deliveryfailed|Unclosed|Traceback|last words|almost", said)
+
+
+async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: SlackApi) -> None:
+    place = direct()
+    await ended_at_once(bot, lambda text: api.say(place, text))

@@ -10,8 +10,8 @@ import re
 from itertools import pairwise
 
 from tests.bots.held import holding
-from tests.bots.host import Host
-from tests.bots.telegram import answers, chats, ended_at_once, nothing_more, refused, stopped
+from tests.bots.host import Host, ended_at_once
+from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
 from tests.fakes.bot_api import BotApi, Flood, Hold
 from tests.fakes.responses_server import Step
 
@@ -188,4 +188,5 @@ async def test_sigterm_delivers_what_is_running_and_disturbs_no_send(bot: Host, 
 
 async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: BotApi) -> None:
     await bot.up()
-    await ended_at_once(bot, api, next(chats))
+    chat = next(chats)
+    await ended_at_once(bot, lambda text: api.say(chat, text))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from streambatch import BatchQueue, Part
 from tests.bots.held import holding
-from tests.bots.host import PATIENCE, Host, hosting
-from tests.bots.telegram import answers, chats, ended_at_once, nothing_more, refused, stopped
+from tests.bots.host import PATIENCE, Host, ended_at_once, hosting
+from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
 from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
 from tests.fakes.responses_server import Step
 from tests.rig.process import ROOT
@@ -202,4 +202,5 @@ async def test_sigterm_delivers_what_is_running(bot: Host, api: BotApi) -> None:
 
 async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: BotApi) -> None:
     await bot.up()
-    await ended_at_once(bot, api, next(chats))
+    chat = next(chats)
+    await ended_at_once(bot, lambda text: api.say(chat, text))

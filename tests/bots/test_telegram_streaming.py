@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.bots.host import Host
-from tests.bots.telegram import answers, chats, ended_at_once, nothing_more, refused, stopped
+from tests.bots.host import Host, ended_at_once
+from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
 from tests.fakes.bot_api import BotApi, Flood
 from tests.fakes.responses_server import Step
 
@@ -93,4 +93,5 @@ async def test_kill_9_while_an_answer_is_written_leaves_one_message_that_is_whol
 
 async def test_ctrl_c_twice_ends_it_at_once(bot: Host, api: BotApi) -> None:
     await bot.up()
-    await ended_at_once(bot, api, next(chats))
+    chat = next(chats)
+    await ended_at_once(bot, lambda text: api.say(chat, text))

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from streambatch import Batch, BatchQueue, StoreError, StreambatchError, _echo
+from streambatch import Batch, BatchQueue, QueueClosed, StoreError, StreambatchError, Warned, _echo
+from streambatch._worker import Worker
 from streambatch.torture._proxy import Proxy
 from tests.conftest import StartServer
 from tests.integration.shop import Shop, opened, warnings
@@ -231,6 +232,47 @@ async def test_a_failing_aclose_of_the_runner_hides_nothing(server: Server, name
         async with opened(shop, server.url, namespace, runner=shop):
             raise KeyError("body")
     assert len(warnings(shop, "runner")) == 1
+
+
+async def test_a_queue_whose_tasks_are_cancelled_is_no_fault_of_ours(server: Server, namespace: str) -> None:
+    """As at the end of asyncio.run() after a second Ctrl-C: one line, no alarm, and the next has the Run."""
+    shop, before = Shop(), asyncio.all_tasks()
+    shop.gate.clear()
+    async with opened(shop, server.url, namespace) as queue:
+        await queue.submit("t", "hi", now=True)
+        await asyncio.wait_for(shop.started.wait(), 10)
+        cancelled = asyncio.all_tasks() - before
+        for task in cancelled:
+            task.cancel()
+        await asyncio.wait(cancelled)
+        assert {event.code for event in shop.events if isinstance(event, Warned)} == {"no-aof", "ended"}
+        assert not queue.health().ready
+        with pytest.raises(QueueClosed, match="cancelled"):
+            await queue.submit("t", "more")
+    shop.gate.set()
+    async with opened(shop, server.url, namespace):
+        await shop.said("hi")
+
+
+async def test_a_queue_whose_loops_break_says_so_and_raises_it(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no such fault that is known; it would be ours, and the operator's alert is for this word."""
+
+    async def run(self: object) -> None:
+        raise ZeroDivisionError
+
+    shop = Shop()
+    monkeypatch.setattr(Worker, "run", run)
+    queue = BatchQueue(server.url, namespace=namespace, runner=shop.answer, listeners=[shop.events.append], log=False)
+    await queue.__aenter__()
+    await wait_for(lambda: not queue.health().ready, "the end of its task")
+    with pytest.raises(QueueClosed, match="broke: ExceptionGroup"):
+        await queue.submit("t", "hi")
+    with pytest.raises(ExceptionGroup) as caught:
+        await queue.__aexit__()
+    assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
+    assert {event.code for event in shop.events if isinstance(event, Warned)} == {"no-aof", "broken"}
 
 
 @pytest.mark.standalone("killed, frozen and restarted as one server; test_topologies.py has the others' fail-overs")
