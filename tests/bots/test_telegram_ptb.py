@@ -15,7 +15,7 @@ from streambatch import BatchQueue, Part
 from tests.bots.held import holding
 from tests.bots.host import PATIENCE, Host, ended_at_once, hosting
 from tests.bots.telegram import answers, chats, nothing_more, refused, stopped
-from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, serving
+from tests.fakes.bot_api import TOKEN, BotApi, Flood, Hold, Refusal, serving
 from tests.fakes.responses_server import Step
 from tests.rig.process import ROOT
 
@@ -182,6 +182,24 @@ async def test_sigterm_ends_a_bot_whose_handler_waits_for_a_silent_server(tmp_pa
         assert "is anybody" not in said
         await bot.up()
         assert await answers(bot, api, 7, 1) == [f"I got 1 messages: {text}"]
+
+
+async def test_a_bot_that_cannot_begin_to_poll_says_why_and_ends(tmp_path: Path) -> None:
+    """The queue is closed again, and the bot with it: nothing hangs, and PTB's error is what one reads."""
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(serving())
+        env = {"TELEGRAM_API": api.url, "TELEGRAM_TOKEN": TOKEN}
+        bot = await stack.enter_async_context(hosting([EXAMPLE], env, tmp_path / "d"))
+        api.broken["deletewebhook"] = Refusal(500, "Internal Server Error")
+        child = await bot.up()
+        assert await child.wait(deadline=PATIENCE) == 1
+        assert child.errors[-1].startswith("telegram.error.NetworkError: Internal Server Error")
+        assert not re.search("broken|Unclosed|never awaited|hears Telegram", "\n".join([*child.lines, *child.errors]))
+        await bot.kill()
+        del api.broken["deletewebhook"]
+        await bot.up()
+        api.say(7, "are you there")
+        assert await answers(bot, api, 7, 1) == ["I got 1 messages: are you there"]
 
 
 async def test_sigterm_delivers_what_is_running(bot: Host, api: BotApi) -> None:

@@ -93,6 +93,7 @@ class BotApi:
         self.confirmed = 0
         self.floods: dict[int, Flood] = {}
         self.blocked: set[int] = set()
+        self.broken: dict[str, Refusal] = {}
         self.holds: dict[int, Hold] = {}
         self._updates: list[dict[str, Json]] = []
         self._again: list[dict[str, Json]] = []
@@ -283,7 +284,9 @@ class BotApi:
         }
         known = request.match_info["token"] == TOKEN
         unknown = _refusing(Refusal(404, "Not Found") if known else Refusal(401, "Unauthorized"))
-        method = methods.get(request.match_info["method"].lower(), unknown) if known else unknown
+        name = request.match_info["method"].lower()
+        method = methods.get(name, unknown) if known else unknown
+        method = _refusing(self.broken[name]) if name in self.broken else method
         try:
             result = await method({name: str(value) for name, value in (await request.post()).items()})
         except Refusal as refusal:
