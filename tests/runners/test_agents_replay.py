@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,9 +14,9 @@ from agents.testing import ScriptedModel
 from mcp.types import CallToolResult
 from mcp.types import Tool as MCPTool
 
-from streambatch import Batch, DeadLetter, LeaseLost, Retry
+from streambatch import Batch, DeadLetter, LeaseLost, Message, Part, Retry
 from streambatch.errors import TooLarge
-from streambatch.runners import AgentsRunner
+from streambatch.runners import AgentsRunner, Resolved
 from streambatch.runners._journal import question
 from streambatch.runners._tools import interrupted
 from tests.runners.agents_here import Talker, answer, call, guide, says, seen
@@ -135,6 +136,30 @@ async def test_a_model_that_is_asked_anew_gets_the_marks_of_equal_calls() -> Non
     talk.history = ({"v": 1, "in": [{"a": None, "p": [{"type": "text", "text": "other"}]}], "out": ""},)
     await talk.say("x")
     assert till.charged == [5, 5]  # the first call took the mark of c1, the second is one more
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["this process", "another one"])
+async def test_a_photo_that_is_uploaded_again_repeats_no_call(known: bool) -> None:  # C2
+    """`Resolved` around it: here the model is asked once; elsewhere, where the photo has a new name, anew."""
+    number = count(1)
+
+    async def upload(part: Part) -> Part:
+        return Part(part.type, file_id=f"file-{part.file_id}-{next(number)}")
+
+    till, one = Till(), Message("1", content=(Part("image", file_id="cat"),))
+    agent = guide(call("charge", "c1", amount=5), TimeoutError(), tools=[till.tool])
+    first: Any = Resolved(AgentsRunner(agent), upload)
+    elsewhere: Any = Resolved(AgentsRunner(agent), upload)
+    talk = Talker(first)
+    with pytest.raises(Retry):
+        await talk.say(one)
+    agent.model = model = ScriptedModel([says("done")] if known else [call("charge", "c9", amount=5), says("done")])
+    talk.runner = first if known else elsewhere
+    assert (await talk.say(one)).text == "done"
+    model.assert_complete()
+    assert till.charged == [5]
+    assert model.calls[0].input[0]["content"][0]["file_id"] == ("file-cat-1" if known else "file-cat-2")
+    assert talk.history[0]["in"][0]["p"][0]["file_id"] == ("file-cat-1" if known else "file-cat-2")
 
 
 async def test_parallel_tools_half_done() -> None:
