@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import hypothesis
 import pytest
 from blockbuster import BlockBuster
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from tests.rig.memory import InMemory
 
 _failed = pytest.StashKey[bool]()
+
+# A test that waits for events may take what a busy machine takes, for each of its examples too.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

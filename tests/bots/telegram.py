@@ -51,6 +51,6 @@ async def stopped(bot: Host, api: BotApi, chat: int, step: Step) -> None:
     await bot.until(bot.model.cut.is_set, "the end of the stream")
     assert time.monotonic() - began < 1
     await bot.until(lambda: "Stopped." in api.texts(chat), "the answer to /stop")
-    api.say(chat, "and finally")
-    await bot.until(lambda: bot.asked("and finally"), "the next Run")
+    api.say(chat, "and after that")
+    await bot.until(lambda: bot.asked("and after that"), "the next Run")
     assert [bot.asked(word) for word in ("a long story", "a short one")] == [1, 0]

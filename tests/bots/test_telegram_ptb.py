@@ -115,7 +115,7 @@ async def test_stop_ends_an_answer_within_a_second_and_drops_what_waits(bot: Hos
     await bot.up()
     chat = next(chats)
     await stopped(bot, api, chat, Step(hold=asyncio.Event()))
-    assert await answers(bot, api, chat, 2) == ["Stopped.", "I got 1 messages: and finally"]
+    assert await answers(bot, api, chat, 2) == ["Stopped.", "I got 1 messages: and after that"]
     api.say(chat, "/stop")
     assert (await answers(bot, api, chat, 3))[-1] == "There is nothing to stop."
 

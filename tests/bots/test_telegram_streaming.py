@@ -62,7 +62,7 @@ async def test_stop_ends_an_answer_within_a_second_and_what_was_written_stays(bo
     await bot.up()
     chat = next(chats)
     await stopped(bot, api, chat, Step(text="there was a king", hold=asyncio.Event()))
-    whole = ["there", "Stopped.", "I got 1 messages: and finally"]
+    whole = ["there", "Stopped.", "I got 1 messages: and after that"]
     await bot.until(lambda: api.texts(chat) == whole, "what was written, and two answers")
 
 

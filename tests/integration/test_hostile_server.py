@@ -176,7 +176,7 @@ async def test_an_answer_that_the_server_never_takes_starves_nobody(start_server
         assert not lost, "leases were not renewed behind the answer that cannot be sent"
         return any(isinstance(event, Dead) for event in shop.events)
 
-    large = {"max_answer_bytes": 8_000_000, "max_attempts": 1, "lease": 1}
+    large = {"max_answer_bytes": 8_000_000, "max_attempts": 1, "lease": 3}
     async with opened(shop, server.url, namespace, runner=answer, **large) as queue:
         await asyncio.gather(*(queue.submit(f"slow{n}", "slow") for n in range(10)))
         await wait_for(lambda: len(shop.runs) == 10, "the slow Runs")
