@@ -14,7 +14,9 @@ event. URLs in messages never show a password.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from os import getpid
 from typing import Any, Protocol, cast, runtime_checkable
@@ -49,6 +51,7 @@ class Pooled(Protocol):
 
 
 START = 5.0  # seconds for one exchange at the start, however short a lease is: nothing is held yet
+SOON = 0.1  # seconds: who refuses does it sooner, and no limit of one of several servers is shorter
 
 
 def masked(url: str) -> str:
@@ -174,6 +177,23 @@ class ServerInfo:
     aof: bool
     fsync: str
     memory: bool
+
+
+async def patient(ask: Callable[[], Awaitable[None]]) -> None:
+    """Ask until START has passed, as long as a limit ends it sooner; a refusal is raised at once.
+
+    Of several servers each has a short limit, so that a silent one can be left for another. At the start that would
+    make a node, or a machine, that takes a quarter of a second for once a reason not to start at all.
+    """
+    now = asyncio.get_running_loop().time
+    until = now() + START
+    while True:
+        began = now()
+        try:
+            return await ask()
+        except Unreachable:
+            if now() >= until or now() - began < SOON:
+                raise
 
 
 async def check(client: Client, keys: Keys, settings: Settings, emit: Emit) -> None:

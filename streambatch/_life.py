@@ -31,7 +31,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from ._around import Around
-from ._connect import START, attempt_closed, check, client_of, masked, scheme_of, unreached
+from ._connect import START, attempt_closed, check, client_of, masked, patient, scheme_of, unreached
 from ._desk import Desk
 from ._due import LONGEST, Slots
 from ._echo import Echo
@@ -127,8 +127,8 @@ class Life:
         try:
             with _door:
                 opened._alone()
-            await check(client, plan.keys, plan.settings, emit)
-            await opened.store.join(START)
+            await patient(lambda: check(client, plan.keys, plan.settings, emit))
+            await patient(lambda: opened.store.join(START))
             if embedded is not None and embedded.alone:
                 await opened.desk.forfeit(embedded.opened_at)
             with _door:

@@ -16,8 +16,8 @@ import pytest
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
-from streambatch import Batch, BatchQueue, Reply, RunCancelled, StoreAway, StoreBack, StoreError, UsageError
-from streambatch._connect import client_of
+from streambatch import Batch, BatchQueue, Reply, RunCancelled, StoreAway, StoreBack, StoreError, UsageError, _life
+from streambatch._connect import check, client_of
 from streambatch._keys import Keys
 from streambatch._settings import Settings
 from streambatch.cli.doctor import examine
@@ -280,6 +280,33 @@ async def test_silent_nodes_do_not_stand_in_the_way(several: Several, namespace:
         async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
             reply = await (await queue.submit("t", "hi")).reply(timeout=10)
             assert reply is not None
+
+
+@pytest.mark.parametrize("several", [name for name in TOPOLOGIES if name.startswith("cluster")], indirect=True)
+async def test_nodes_that_stand_still_for_a_moment_are_waited_for_at_the_start(
+    several: Several, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a short limit, so that a silent one can be left for another; when all are, nobody is left to ask."""
+    tries = list[object]()
+
+    async def tried(*given: Any) -> None:
+        tries.append(given)
+        if len(tries) == 2:
+            for server in several.servers:
+                server.cont()
+        await check(*given)
+
+    monkeypatch.setattr(_life, "check", tried)
+    for server in several.servers:
+        server.stop()
+    try:
+        async with BatchQueue(several.url, namespace=namespace, runner=_echo, **FAST) as queue:
+            assert len(tries) > 1
+            reply = await (await queue.submit("t", "hi")).reply(timeout=10)
+            assert reply is not None
+    finally:
+        for server in several.servers:
+            server.cont()
 
 
 @pytest.mark.parametrize("mortal", [f"cluster {next(iter(kinds()))}"], indirect=True)  # it takes half a minute
