@@ -313,6 +313,13 @@ async def test_sigterm_lets_the_running_answer_reach_who_follows_it(web: Web) ->
     assert web.host.asked("unheard") == 1
 
 
-async def test_ctrl_c_twice_ends_it_at_once(web: Web) -> None:
-    chat = thread()
-    await ended_at_once(web.host, lambda text: web.say(chat, text))
+async def test_ctrl_c_again_ends_it_at_once_while_somebody_follows(web: Web) -> None:
+    """Uvicorn waits for open streams, and says that Ctrl-C once more ends that: then nothing else is waited for."""
+    followed = list[AsyncIterator[Seen]]()
+
+    async def say(text: str) -> None:
+        chat = thread()
+        followed.append(web.events(chat, await web.say(chat, text)))
+        await anext(followed[0])  # and the stream stays open
+
+    await ended_at_once(web.host, say)

@@ -67,7 +67,7 @@ async def test_at_the_timeout_what_is_left_is_shown(server: Server, namespace: s
         left = {"due": 4, "undelivered": 1, "parked": 1, "messages": 5, "held": 0, "coming": 0}
         assert found["left"] == left
         assert [row["thread"] for row in found["threads"]][:3] == ["undelivered", "busy", "slow"]
-        code, out, err = await finish("drain", "--timeout", "0.1", "--namespace", namespace, **stage.here)
+        code, out, err = await finish("drain", "--timeout", "1", "--namespace", namespace, **stage.here)
         assert code == 1
         assert "the timeout\nleft: 4 threads to run or running, 1 to deliver, 1 paused, 5 messages\n" in out
         assert "HTTP 503 from the provider" in out

@@ -59,7 +59,7 @@ async def healed(still: Bench, side: Side, kind: str) -> None:
 async def test_p20_a_foreign_key_in_a_claim_of_many(still: Bench, kind: str, type_: str) -> None:
     """The others are claimed; the bad one is reported, and no lease is left behind."""
     still.watch = False
-    side = await still.side(lease=0.5)
+    side = await still.side(lease=4.0)
     for thread in THREADS:
         await side.submit(thread, "a")
     await spoil(still, kind, BAD, type_)
@@ -79,7 +79,7 @@ async def test_p20_a_foreign_key_in_a_claim_of_many(still: Bench, kind: str, typ
 async def test_p20_a_foreign_key_in_a_submit_of_many(still: Bench, kind: str, type_: str) -> None:
     """The others are stored; the bad thread's message is stored and indexed, or refused: never half of it."""
     still.watch = False
-    side = await still.side(lease=0.5)
+    side = await still.side(lease=4.0)
     await spoil(still, kind, BAD, type_)
     entries = [entry(thread, "a", "m") for thread in THREADS]
     call = Submission(0, side.producer, 1, entries, None)
@@ -106,7 +106,7 @@ async def test_p20_a_foreign_key_in_a_submit_of_many(still: Bench, kind: str, ty
 async def test_p20_a_foreign_key_in_a_holders_verb_of_many(still: Bench, verb: str, kind: str) -> None:
     """Eleven threads are served; the twelfth is served too, or reported; then it is repaired and drains."""
     still.watch = False
-    side = await still.side(lease=0.5)
+    side = await still.side(lease=4.0)
     works: list[Work] = []
     for thread in THREADS:
         await side.submit(thread, "a")
