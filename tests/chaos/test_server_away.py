@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from streambatch import BatchQueue, NotAccepted, OutcomeUnknown, QueueFull, Receipt, StoreError
+from streambatch import BatchQueue, NotAccepted, OutcomeUnknown, QueueFull, Receipt, ServerAway, StoreError
 from streambatch.torture._proxy import Proxy
 from tests.chaos.conftest import OpenQueue, StartActor
 from tests.chaos.ledger import Ledger
@@ -138,6 +138,8 @@ class Submits:
                 return await self.queue.submit(f"t{int(name) % THREADS}", "text", message_id=name)
             except OutcomeUnknown:
                 self.doubts += 1
+            except ServerAway:  # nothing of it was sent in time
+                continue
 
 
 async def outstanding(submits: Submits, during: Callable[[], Awaitable[None]]) -> None:

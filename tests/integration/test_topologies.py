@@ -175,7 +175,7 @@ async def test_a_masters_death_loses_nothing_that_was_replicated(mortal: Several
         await asyncio.gather(*(said(there, thread, "a") for thread in threads))
         here.gate.clear()
         waits = [await there.queue.submit(thread, "b") for thread in threads]
-        await wait_for(lambda: len(here.begun) == 2 * len(threads), "the Runs")
+        await wait_for(lambda: len(here.begun) == 2 * len(threads), "the Runs", deadline=30)
         dead = mortal.masters[0] if isinstance(mortal, Nodes) else mortal.master()
         replica = mortal.servers[3] if isinstance(mortal, Nodes) else mortal.servers[1]
         dead.admin().execute_command("WAIT", 1, 5_000)
