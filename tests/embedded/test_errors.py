@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -190,18 +192,19 @@ async def test_a_program_that_neither_answers_nor_ends(home: Path, monkeypatch: 
 
 
 LOADING = """
-import os, socket, sys, time
+import os, socket, sys
 path = sys.argv[sys.argv.index("--unixsocket") + 1]
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(path)
 listener.listen()
-ends = time.monotonic() + 1.5
+asked = 0
 while True:
     connection, _ = listener.accept()
     command = connection.recv(100)
     if command.startswith(b"SHUTDOWN"):
         sys.exit()
-    ready = time.monotonic() > ends
+    asked += 1
+    ready = asked > 10
     connection.sendall(b"+PONG\\r\\n" if ready else b"-LOADING the dataset\\r\\n")
     if ready:
         connection.recv(100)
@@ -212,9 +215,21 @@ while True:
 async def test_a_server_that_loads_its_data_gets_all_the_time_it_needs(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each answer that it loads is ten seconds later: in the end more than a silent server would get."""
+    heard, ping = list[bytes](), EmbeddedServer._ping
+
+    async def pinged(self: EmbeddedServer) -> bytes:
+        heard.append(await ping(self))
+        return heard[-1]
+
+    def monotonic() -> float:
+        return time.monotonic() + 10 * heard.count(b"-LOAD")
+
     monkeypatch.setenv("STREAMBATCH_SERVER", program(home / "loads", LOADING))
-    monkeypatch.setattr(embedded, "_PATIENCE", 1.0)
+    monkeypatch.setattr(EmbeddedServer, "_ping", pinged)
+    monkeypatch.setattr(embedded, "time", SimpleNamespace(monotonic=monotonic, time=time.time))
     async with using(f"embedded:{home}/data") as server:
+        assert heard.count(b"-LOAD") * 10 > embedded._PATIENCE
         assert not (server.directory / "VERSION").exists()
 
 
@@ -236,15 +251,17 @@ async def test_run_says_what_the_trouble_is_and_goes_on_when_it_is_over(
 async def test_another_process_holds_the_directory_but_starts_nothing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_PATIENCE", 0.2)
     async with using(f"embedded:{home}/data") as server:
         pid = await pid_of(server)
         os.kill(pid, 9)  # and nobody runs `run`
-        await fails(f"embedded:{home}/data", StoreError, f"the server in {home}/data does not answer")
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded, "_PATIENCE", 0.2)
+            await fails(f"embedded:{home}/data", StoreError, f"the server in {home}/data does not answer")
 
 
 async def test_somebody_stands_in_the_door(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_PATIENCE", 0.2)
     async with using(f"embedded:{home}/data") as server:
         assert server._take("door")
-        await fails(f"embedded:{home}/data", StoreError, f"another process stands in the door of {home}/data for 0.2 s")
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded, "_PATIENCE", 0.2)
+            await fails(f"embedded:{home}/data", StoreError, f"another process stands in the door of {home}/data for 0.2 s")
