@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.cli.conftest import StartChat
 from tests.cli.tools import ROOT
 from tests.fakes.proxy import recording
 from tests.fakes.responses_server import texts
+from tests.rig import wait_for
 
 
 def missing() -> str:
@@ -113,6 +115,15 @@ async def test_what_does_not_start_says_why_and_where_to_look(
 ) -> None:
     monkeypatch.setenv("FAKE_LLAMA", how)
     monkeypatch.setattr(_model, "PATIENCE", 1.0 if how == "busy" else 20.0)
+    start = _model._start  # pyright: ignore[reportPrivateUsage]
+
+    async def started(*given: Any, **more: Any) -> asyncio.subprocess.Process:
+        """The patience is with a server that runs, so it begins with its note."""
+        child = await start(*given, **more)
+        await wait_for(lambda: note.exists() and note.read_text(), "its note", deadline=20)
+        return child
+
+    monkeypatch.setattr(_model, "_start", started)
     with pytest.raises(_model.NoModel) as caught:
         async with _model.local_model(tmp_path / "log", print):
             pass

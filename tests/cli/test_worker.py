@@ -88,7 +88,8 @@ class Worker:
 
     async def until(self, what: str, on: str = "err") -> None:
         """Wait until it has said this."""
-        await wait_for(lambda: what in self.said[on] or self.child.returncode is not None, what)
+        child = self.child
+        await wait_for(lambda: what in self.said[on] or child.returncode is not None, what, deadline=2 * DEADLINE)
         assert what in self.said[on], self.said
 
     async def end(self) -> int:
@@ -106,10 +107,19 @@ class Worker:
 
 #: As the script that is installed, which has not the working directory on its path.
 SCRIPT = """
-import os, streambatch.cli
+import os, pathlib, time, streambatch.cli
 from streambatch.cli import _module
 
 _module.LONG = float(os.environ.get("LONG", 10))
+if "LONG_FROM" in os.environ:  # an import that takes long does so from the moment at which this file is there
+    look = _module.Watch.look
+
+    def from_then(self):
+        while not pathlib.Path(os.environ["LONG_FROM"]).exists():
+            time.sleep(0.01)
+        look(self)
+
+    _module.Watch.look = from_then
 streambatch.cli.main()
 """
 Start = Callable[..., Awaitable[Worker]]
@@ -204,11 +214,10 @@ async def test_what_a_module_says_when_it_ends_the_program_is_shown(start: Start
 
 
 async def test_an_import_that_takes_long_is_said_to_stand_somewhere(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path
 ) -> None:
     """It may be a model that loads, so it goes on; Ctrl-C ends it."""
-    monkeypatch.setenv("LONG", "0.1")
-    worker = await start("slow")
+    worker = await start("slow", LONG="0.1", LONG_FROM="began")
     await worker.until("importing slow takes long, it is at ")
     await worker.until("/slow.py:8; what runs the bot belongs under if __name__ == '__main__'\n")
     assert (tmp_path / "began").exists()
@@ -263,7 +272,7 @@ async def test_the_first_signal_drains(server: Server, namespace: str, start: St
         assert await worker.end() == 0
         assert worker.said["err"].splitlines()[-1] == "stopped"
         assert "late" not in worker.said["out"]
-        reply = await receipt.reply(1)
+        reply = await receipt.reply(20)
         assert reply is not None
         assert (await queue.explain("late")).state == "waiting"
 
