@@ -209,8 +209,9 @@ async def test_a_large_namespace_costs_a_page(private: Server) -> None:
         await asyncio.gather(*(queue.submit(f"thread {number}", "hello") for number in range(10_000)))
     small, large = await cost("nobody"), await cost("crowd")
     assert not {name for name in large if name.split("|")[0] in ("keys", "scan", "sscan", "hscan", "zscan")}
+    assert large.pop("ping") <= PINGS + 1
+    small.pop("ping")  # as many as fit into its time
     assert 0 < sum(large.values()) - sum(small.values()) <= 25 * PAGE
-    assert large["ping"] <= PINGS + 1
 
 
 async def test_the_terminal_shows_what_is_wrong_and_nothing_that_is_private(private: Server, namespace: str) -> None:
@@ -272,5 +273,6 @@ async def test_no_answer_and_a_wrong_url_are_exit_code_2(tmp_path: Path) -> None
 async def test_the_embedded_server_is_well(tmp_path: Path) -> None:
     code, out, _ = await finish("doctor", "--url", f"embedded:{tmp_path}/data")
     lines = [line.split(":")[0].split() for line in out.splitlines()]
-    assert code == 0, out
-    assert {line[1] for line in lines if line[:1] == ["note"]} <= {"namespace", "processes", "lua-holes"}
+    busy = [line for line in lines if line[:1] == ["warning"] and line[1] in BUSY]
+    assert code == len(busy[:1]), out
+    assert {line[1] for line in lines if line[:1] == ["note"]} - BUSY <= {"namespace", "processes", "lua-holes"}
