@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -85,6 +86,26 @@ class Terminal:
                     await self._news.wait()
         missing = [one for one in wanted if one not in self.text]
         assert not missing, f"{missing} never stood on the screen:\n{self.text}"
+
+    async def silent(self, beyond: int, way: str) -> int:
+        """Wait until it is said that the server has been silent for more than so many seconds; returns for how many.
+
+        Args:
+            beyond: whole seconds.
+            way: what it does meanwhile: "trying again" or "still waiting".
+        """
+
+        def said() -> int:
+            found = re.search(rf"no answer for (\d+)\.\d s, {way}", self.text)
+            return int(found[1]) if found else 0
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DEADLINE):
+                while said() <= beyond and not self._ended:
+                    self._news.clear()
+                    await self._news.wait()
+        assert said() > beyond, f"it never counted the silence beyond {beyond} s:\n{self.text}"
+        return said()
 
     async def end(self) -> int:
         """Wait until it has ended and all that it wrote is drawn; returns the exit code."""

@@ -128,17 +128,17 @@ async def test_while_the_server_is_away_the_screen_says_so_and_it_comes_back(
         screen = await opened("top", "--namespace", namespace, "--every", "0.1", **stage.here)
         await screen.until("waiting 0")
         server.kill9()
-        await screen.until("no answer, trying again: ", "waiting 0")
-        await screen.until("no answer for ", "trying again: ", "waiting 0")
-        assert not re.search(r"no answer (for|since) 0\.", screen.text)
+        await screen.silent(0, "trying again: ")
+        assert "waiting 0" in screen.text
+        assert not re.search(rb"no answer (for|since) 0\.", screen.raw)
         server.restart()
         await stage.queue.stats()
         await stage.say("slow")
         await screen.until("running 1")
         assert "no answer" not in screen.text
         server.stop()  # frozen: it says nothing at all, which is counted, and q leaves at once
-        await screen.until("no answer for 1.", ", still waiting", "running 1")
-        await screen.until("no answer for 2.", ", still waiting", "running 1")
+        await screen.silent(await screen.silent(0, "still waiting"), "still waiting")
+        assert "running 1" in screen.text
         screen.give("q")
         assert await screen.end() == 0
         server.cont()
