@@ -47,7 +47,7 @@ async def test_a_loop_that_stands_still_is_seen_from_outside(
         thread.join()  # and the loop stands still
         monkeypatch.undo()
         assert found["ready"] == 0
-        assert found["poll_age_seconds"] == pytest.approx(30, abs=2)
+        assert 30 <= (found["poll_age_seconds"] or 0) < 60
         assert shown(registry, stage.namespace, "process_ready") == 1
 
 
