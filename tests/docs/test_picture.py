@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from streambatch import Started
+from streambatch import BatchQueue, Started
+from streambatch.testing import Bench
 from tests.docs.book import ROOT
 
 SCRIPT = ROOT / "docs" / "make_burst_picture.py"
@@ -27,13 +29,21 @@ def _script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def test_the_script_records_three_messages_in_one_run_and_the_fourth_in_the_next(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, streambatch_bench: Bench
 ) -> None:
-    """What the picture shows is what the queue does, here at a quarter of the time."""
-    script = _script(monkeypatch)
-    notes = await script.record(0.25)
+    """What the picture shows is what the queue does; here on a server in memory and a clock that takes no time."""
+    script, clock = _script(monkeypatch), streambatch_bench.clock
+
+    def queue(url: str, **settings: Any) -> BatchQueue:
+        assert url == "embedded:"
+        return BatchQueue(streambatch_bench.url, **settings)
+
+    monkeypatch.setattr(script, "BatchQueue", queue)
+    monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: clock.elapsed))
+    notes = await script.record()
     assert [note.event.messages for note in notes if isinstance(note.event, Started)] == [3, 1]
-    assert "Run 1: 3 messages" in script.draw(notes, 0.25)
+    assert [note.at for note in notes if isinstance(note.event, Started)] == [pytest.approx(at) for at in (3.7, 6.5)]
+    assert "Run 1: 3 messages" in script.draw(notes)
 
 
 def test_the_picture_is_whole_and_says_what_it_shows() -> None:
