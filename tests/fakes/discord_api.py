@@ -164,6 +164,15 @@ class DiscordApi:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_json({"op": 10, "d": {"heartbeat_interval": 41250}, "s": None, "t": None})
+        try:
+            await self._listen(socket)
+        finally:  # the server cancels this when the bot is gone
+            if self._gateway is socket:
+                self._gateway = None
+                self.ready.clear()
+        return socket
+
+    async def _listen(self, socket: web.WebSocketResponse) -> None:
         async for frame in socket:
             if frame.type is not WSMsgType.TEXT:
                 continue
@@ -180,10 +189,6 @@ class DiscordApi:
                     "READY", {"v": 10, "user": BOT, "guilds": [], "session_id": "s"} | self._addresses()
                 )
                 self.ready.set()
-        if self._gateway is socket:
-            self._gateway = None
-            self.ready.clear()
-        return socket
 
     def _addresses(self) -> Json:
         return {"resume_gateway_url": self.url.replace("http", "ws"), "application": {"id": BOT["id"], "flags": 0}}
