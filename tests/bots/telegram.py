@@ -23,10 +23,10 @@ async def answers(bot: Host, api: BotApi, chat: int, n: int) -> list[str]:
 
 
 async def nothing_more(bot: Host, api: BotApi, chat: int, n: int) -> None:
-    """A later message of the chat is answered, and that makes n messages of the bot."""
+    """A later message of the chat is answered, and that makes n messages of the bot; its text may grow before it is."""
     api.say(chat, "and finally")
-    assert (await answers(bot, api, chat, n))[-1] == "I got 1 messages: and finally"
-    assert len(api.texts(chat)) == n
+    whole = ["I got 1 messages: and finally"]
+    await bot.until(lambda: api.texts(chat)[n - 1 :] == whole, f"{n} messages to chat {chat}, and its answer the last")
 
 
 def refused(api: BotApi, chat: int) -> list[float]:
@@ -34,10 +34,11 @@ def refused(api: BotApi, chat: int) -> list[float]:
     return [call.at for call, _ in api.refused if call.chat == chat]
 
 
-async def stopped(bot: Host, api: BotApi, chat: int, step: Step) -> None:
+async def stopped(bot: Host, api: BotApi, chat: int, step: Step, *, seen: str = "") -> None:
     """A /stop while an answer is written and two messages wait: the provider's stream is cut within a second.
 
-    A later message is answered alone, so what waited is gone.
+    A later message is answered alone, so what waited is gone. Where an answer is shown while it is written, *seen* is
+    what was before the /stop.
     """
     bot.steps["a long story"] = step
     bot.model.cut.clear()
@@ -45,6 +46,7 @@ async def stopped(bot: Host, api: BotApi, chat: int, step: Step) -> None:
     await bot.until(lambda: bot.asked("a long story"), "the Run")
     waiting = [api.say(chat, text) for text in ("no,", "a short one")]
     await bot.until(lambda: api.confirmed > waiting[-1], "the messages behind it, stored")
+    await bot.until(lambda: not seen or seen in api.texts(chat), "what is written so far")
     assert not bot.model.cut.is_set()
     began = time.monotonic()
     api.say(chat, "/stop")

@@ -61,7 +61,7 @@ async def test_stop_ends_an_answer_within_a_second_and_what_was_written_stays(bo
     """The next answer has a message of its own, so the stopped one's has ended as a reply ends."""
     await bot.up()
     chat = next(chats)
-    await stopped(bot, api, chat, Step(text="there was a king", hold=asyncio.Event()))
+    await stopped(bot, api, chat, Step(text="there was a king", hold=asyncio.Event()), seen="there")
     whole = ["there", "Stopped.", "I got 1 messages: and after that"]
     await bot.until(lambda: api.texts(chat) == whole, "what was written, and two answers")
 
