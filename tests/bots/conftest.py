@@ -14,11 +14,16 @@ import pytest
 from tests.bots.host import Host, hosting
 from tests.fakes.bot_api import TOKEN, BotApi, serving
 
+#: Seconds; a test may start a bot three times, and each wait of its own ends earlier (host.PATIENCE).
+LONGEST = 180
 ENDING = {"kill": 1, "sigterm": 2, "ctrl": 2}
 
 
 @pytest.hookimpl(trylast=True)  # after the shuffling, whose order is kept for all others
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "bots":
+            item.add_marker(pytest.mark.timeout(LONGEST))
     for name in (
         "test_telegram",
         "test_telegram_ptb",

@@ -13,7 +13,7 @@ from tests.cli.terminal import Terminal
 from tests.cli.tools import finish, quick
 from tests.rig import Server, wait_for
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("a namespace with something in every state is left")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.leaves_keys("a namespace with something in every state is left")]
 
 
 async def test_what_is_advised_can_be_copied_as_it_stands(server: Server, namespace: str) -> None:

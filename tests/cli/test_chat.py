@@ -15,7 +15,7 @@ from tests.cli.conftest import StartChat
 from tests.fakes.proxy import recording
 from tests.fakes.responses_server import Server, Step, texts
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)  # a test starts up to four chats, each with its server
 
 
 async def test_a_piped_burst_is_one_run_and_stdout_has_the_answer_only(provider: Server, start_chat: StartChat) -> None:

@@ -13,7 +13,7 @@ from tests.cli.terminal import Terminal
 from tests.cli.tools import finish, quick
 from tests.rig import Server, wait_for
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("dead letters stay until somebody decides")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.leaves_keys("dead letters stay until somebody decides")]
 
 
 async def told(stage: Stage, *words: str, code: int = 0) -> Any:

@@ -23,7 +23,7 @@ from tests.cli.tools import finish, quick
 from tests.conftest import StartServer
 from tests.rig import Server, wait_for
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("what is not drained is left as it is")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.leaves_keys("what is not drained is left as it is")]
 
 
 async def told(stage: Stage, *words: str, code: int = 0) -> Any:

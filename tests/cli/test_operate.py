@@ -18,7 +18,7 @@ from tests.cli.tools import environment, finish, quick
 from tests.conftest import StartServer
 from tests.rig import Server, wait_for
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("a namespace with something in every state is left")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.leaves_keys("a namespace with something in every state is left")]
 
 
 async def told(stage: Stage, *words: str, code: int = 0) -> Any:

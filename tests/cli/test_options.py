@@ -9,7 +9,7 @@ from tests.cli.terminal import Terminal
 from tests.cli.tools import quick
 from tests.rig import Server
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 NOBODY, OTHER = "redis://127.0.0.1:1", "redis://127.0.0.1:2"
 
 

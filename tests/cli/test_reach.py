@@ -21,7 +21,7 @@ from tests.embedded.tools import using
 from tests.rig import Server, wait_for
 from tests.rig.clients import connect_async
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.leaves_keys("what a cancel leaves of a thread lives for a month")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.leaves_keys("what a cancel leaves of a thread lives for a month")]
 
 
 async def test_a_cancel_shortens_nothing_that_the_bot_lets_live(server: Server, namespace: str) -> None:

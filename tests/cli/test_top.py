@@ -19,7 +19,7 @@ from tests.cli.tools import finish, quick
 from tests.conftest import StartServer
 from tests.rig import Server, wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 Open = Callable[..., Awaitable[Terminal]]
 LEAVES = "a namespace with something in every state is left as it is"
 

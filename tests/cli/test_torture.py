@@ -19,7 +19,7 @@ from tests.cli.tools import environment
 from tests.rig import Server, wait_for
 from tests.rig.servers import kinds
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def start(folder: Path, *options: str) -> asyncio.subprocess.Process:
@@ -53,7 +53,7 @@ async def test_a_server_of_ones_own_is_not_harmed_and_keeps_its_keys(tmp_path: P
         said = await child.stderr.readline()
         assert b"seed 4, namespace torture-" in said
         namespace = said.decode().partition("namespace ")[2].partition(",")[0]
-        await wait_for(lambda: admin.hget(f"sb1:{{{namespace}.00}}:tally", "delivered"), "a reply")
+        await wait_for(lambda: admin.hget(f"sb1:{{{namespace}.00}}:tally", "delivered"), "a reply", deadline=40)
         child.send_signal(signal.SIGINT)
         code, out, err = await ended(child)
         assert (code, err.count("draining")) == (0, 1), out + err

@@ -20,7 +20,7 @@ from tests.cli.terminal import Terminal
 from tests.cli.tools import DEADLINE, environment
 from tests.rig import Server, wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 BOT = '''
 """A bot whose Run says that it runs, and waits for a file."""
 import asyncio, os, pathlib
@@ -89,7 +89,7 @@ class Worker:
     async def until(self, what: str, on: str = "err") -> None:
         """Wait until it has said this."""
         child = self.child
-        await wait_for(lambda: what in self.said[on] or child.returncode is not None, what, deadline=2 * DEADLINE)
+        await wait_for(lambda: what in self.said[on] or child.returncode is not None, what, deadline=DEADLINE)
         assert what in self.said[on], self.said
 
     async def end(self) -> int:
@@ -213,9 +213,7 @@ async def test_what_a_module_says_when_it_ends_the_program_is_shown(start: Start
     assert worker.said["err"].splitlines()[0] == "no token is set"
 
 
-async def test_an_import_that_takes_long_is_said_to_stand_somewhere(
-    start: Start, tmp_path: Path
-) -> None:
+async def test_an_import_that_takes_long_is_said_to_stand_somewhere(start: Start, tmp_path: Path) -> None:
     """It may be a model that loads, so it goes on; Ctrl-C ends it."""
     worker = await start("slow", LONG="0.1", LONG_FROM="began")
     await worker.until("importing slow takes long, it is at ")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from streambatch.cli._app import app
 
-DEADLINE = 20  # seconds; waits end by events, this only makes a failure say more
+DEADLINE = 40  # seconds; waits end by events, this only makes a failure say more
 ROOT = Path(__file__).parents[2]
 #: What the doctor finds that says how busy this machine is, and nothing else.
 BUSY = {"round-trip", "fork"}

@@ -124,7 +124,7 @@ class Book:
     def _python_of(self, *words: str) -> str:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            [sys.executable, *words], cwd=self._folder, env=env, capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, *words], cwd=self._folder, env=env, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -174,7 +174,7 @@ class Book:
         }
         env = {**kept, "PYTHONPATH": str(ROOT), "STREAMBATCH_URL": "embedded:./bot-data"}
         done = subprocess.run(
-            [sys.executable, "-m", "streambatch", *words], cwd=self._folder, env=env, text=True, timeout=30,
+            [sys.executable, "-m", "streambatch", *words], cwd=self._folder, env=env, text=True, timeout=60,
             check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return done.returncode, done.stdout

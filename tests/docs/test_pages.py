@@ -49,6 +49,7 @@ def acl(block: str) -> None:
     check_user(block)
 
 
+@pytest.mark.timeout(240)  # a page starts up to twenty programs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_the_page_is_true(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the page shows is what happens: programs print it, sessions answer it, servers hold it.

@@ -264,4 +264,5 @@ async def test_somebody_stands_in_the_door(home: Path, monkeypatch: pytest.Monke
         assert server._take("door")
         with monkeypatch.context() as patch:
             patch.setattr(embedded, "_PATIENCE", 0.2)
-            await fails(f"embedded:{home}/data", StoreError, f"another process stands in the door of {home}/data for 0.2 s")
+            said = f"another process stands in the door of {home}/data for 0.2 s"
+            await fails(f"embedded:{home}/data", StoreError, said)

@@ -67,7 +67,7 @@ async def there(child: Child, name: str, count: int = 1) -> Spans:
         found.append(json.loads((await child.expect("^SPANS (.*)"))[1]))
         return len(named(found[-1], name)) >= count
 
-    await wait_for(ended, f"{count} spans of {name}", every=0.02)
+    await wait_for(ended, f"{count} spans of {name}", deadline=40, every=0.02)
     return found[-1]
 
 
