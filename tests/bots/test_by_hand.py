@@ -38,6 +38,7 @@ from tests.bots.by_hand import (
     page_of,
     split,
 )
+from tests.bots.host import PATIENCE
 from tests.rig.moments import wait_for
 from tests.rig.process import Child
 
@@ -93,35 +94,35 @@ async def test_a_telegram_bot_echoes_without_an_account_as_the_page_says(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     _, fake, _ = split(TELEGRAM_FAKE)
     telegram = await start_child(fake)
-    address, token = (await telegram.expect(r"TELEGRAM_API=(\S+) TELEGRAM_TOKEN=(\S+)")).groups()
+    address, token = (await telegram.expect(r"TELEGRAM_API=(\S+) TELEGRAM_TOKEN=(\S+)", deadline=PATIENCE)).groups()
     env, bot, _ = split(line)
     assert {"TELEGRAM_API": re.sub(r":\d+$", ":8081", address), "TELEGRAM_TOKEN": token} == env
     env |= {"TELEGRAM_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path / 'd'}"}
     await start_child(copied(bot, tmp_path), env=env | {"TELEGRAM_DRAFTS": str(tmp_path / "drafts")})
     for text in ("anybody there?", "hello?", "7: and here?", "are you open?"):
         await telegram.send(text)
-    await telegram.expect("< You said:", deadline=40)
-    await telegram.expect("are you open|and here")
-    await telegram.expect("are you open|and here")
+    await telegram.expect("< You said:", deadline=PATIENCE)
+    await telegram.expect("are you open|and here", deadline=PATIENCE)
+    await telegram.expect("are you open|and here", deadline=PATIENCE)
     said = "\n".join(telegram.lines)
     assert "1< You said:\nanybody there?\nhello?\nare you open?" in said
     assert "7< You said:\nand here?" in said
     assert len(re.findall("< You said", said)) == 2
     if bot.endswith("ptb.py"):
         await telegram.send("/photo 3")
-        await telegram.expect("1< You said:")
-        await telegram.expect("^An album of 3.$")
+        await telegram.expect("1< You said:", deadline=PATIENCE)
+        await telegram.expect("^An album of 3.$", deadline=PATIENCE)
         assert len(re.findall("< You said", "\n".join(telegram.lines))) == 3
     telegram = await again(telegram, TELEGRAM_FAKE, start_child, address)
     await telegram.send("and after that?")
-    await telegram.expect("1< You said:")
-    await telegram.expect("^and after that")
+    await telegram.expect("1< You said:", deadline=PATIENCE)
+    await telegram.expect("^and after that", deadline=PATIENCE)
 
 
 async def test_a_model_gets_the_photos_of_an_album_as_the_page_says(start_child: Start, tmp_path: Path) -> None:
     """The page's three commands, on free ports: what the bot uploads is in what the model is asked."""
     telegram = await start_child(split(TELEGRAM_FAKE)[1])
-    address = (await telegram.expect(r"TELEGRAM_API=(\S+)"))[1]
+    address = (await telegram.expect(r"TELEGRAM_API=(\S+)", deadline=PATIENCE))[1]
     _, provider, (option, _) = split(PROVIDER)
     model = await start_child(f"{provider.removesuffix('.py')}/__main__.py", option, "0")
     env, bot, _ = split(PHOTOS)
@@ -130,7 +131,7 @@ async def test_a_model_gets_the_photos_of_an_album_as_the_page_says(start_child:
     env |= {"OPENAI_BASE_URL": url, "TELEGRAM_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path / 'd'}"}
     await start_child(copied(bot, tmp_path), env=env)
     await telegram.send("/photo 3")
-    said = (await telegram.expect("^1< (.*)", deadline=40))[1]
+    said = (await telegram.expect("^1< (.*)", deadline=PATIENCE))[1]
     assert f"`{said}`" in page_of("telegram_ptb")
     assert "3 messages" in said
 
@@ -142,22 +143,22 @@ async def test_the_discord_bot_echoes_without_an_account_as_the_page_says(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     _, fake, _ = split(DISCORD_FAKE)
     discord = await start_child(fake)
-    address, token = (await discord.expect(r"DISCORD_API=(\S+) DISCORD_TOKEN=(\S+)")).groups()
+    address, token = (await discord.expect(r"DISCORD_API=(\S+) DISCORD_TOKEN=(\S+)", deadline=PATIENCE)).groups()
     env, here, arguments = split(DISCORD)
     assert {"DISCORD_API": re.sub(r":\d+$", ":8082", address), "DISCORD_TOKEN": token} == env
     env |= {"DISCORD_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path}"}
     bot = copied(arguments[0], tmp_path)
     await start_child(copied(here, tmp_path, "tests/bots"), bot, env=env)
-    await discord.expect("The bot is here", deadline=40)
+    await discord.expect("The bot is here", deadline=PATIENCE)
     await discord.send("anybody there?")
     await discord.send("hello?")
-    await discord.expect("1< You said:")
-    await discord.expect("^anybody there")
-    await discord.expect("^hello")
+    await discord.expect("1< You said:", deadline=PATIENCE)
+    await discord.expect("^anybody there", deadline=PATIENCE)
+    await discord.expect("^hello", deadline=PATIENCE)
     discord = await again(discord, DISCORD_FAKE, start_child, address)
     await discord.send("and after that?")
-    await discord.expect("1< You said:", deadline=40)
-    await discord.expect("^and after that")
+    await discord.expect("1< You said:", deadline=PATIENCE)
+    await discord.expect("^and after that", deadline=PATIENCE)
 
 
 async def test_the_slack_bot_echoes_without_an_account_as_its_page_says(
@@ -167,25 +168,29 @@ async def test_the_slack_bot_echoes_without_an_account_as_its_page_says(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     _, fake, _ = split(SLACK_FAKE)
     slack = await start_child(fake)
-    address = (await slack.expect(r"SLACK_API=(\S+) SLACK_APP_TOKEN=xapp-loopback SLACK_TOKEN=xoxb-loopback"))[1]
+    address = (
+        await slack.expect(
+            r"SLACK_API=(\S+) SLACK_APP_TOKEN=xapp-loopback SLACK_TOKEN=xoxb-loopback", deadline=PATIENCE
+        )
+    )[1]
     env, bot, _ = split(SLACK)
     assert re.sub(r":\d+/", ":8083/", address) == env["SLACK_API"]
     env |= {"SLACK_API": address, "STREAMBATCH_URL": f"embedded:{tmp_path}"}
     await start_child(copied(bot, tmp_path), env=env)
-    await slack.expect("The bot is here")
+    await slack.expect("The bot is here", deadline=PATIENCE)
     for line in ("anybody there?", "hello?", "C1: and in a channel?", "are you open?"):
         await slack.send(line)
-    await slack.expect("< You said:")
-    await slack.expect("are you open")
+    await slack.expect("< You said:", deadline=PATIENCE)
+    await slack.expect("are you open", deadline=PATIENCE)
     said = "\n".join(slack.lines)
     assert "D1< You said:\nanybody there?\nhello?\nare you open?" in said
     if "C1<" not in said:
-        await slack.expect("C1< You said:")
+        await slack.expect("C1< You said:", deadline=PATIENCE)
     assert len(re.findall("D1<", "\n".join(slack.lines))) == 1
     slack = await again(slack, SLACK_FAKE, start_child, address)
     await slack.send("and after that?")
-    await slack.expect("D1< You said:", deadline=40)
-    await slack.expect("^and after that")
+    await slack.expect("D1< You said:", deadline=PATIENCE)
+    await slack.expect("^and after that", deadline=PATIENCE)
 
 
 def test_the_manifest_of_the_slack_app_has_what_the_bot_uses_and_no_more() -> None:
@@ -228,7 +233,7 @@ async def test_the_web_chat_echoes_without_an_account_as_its_page_says(
                 await asyncio.sleep(0.1)
                 return False
 
-        await wait_for(there, "the page", deadline=40)
+        await wait_for(there, "the page", deadline=PATIENCE)
         for n, text in enumerate(("anybody there?", "hello?", "are you open?")):
             async with session.post("/messages", json={"thread": "p", "message": f"m{n}", "text": text}) as stored:
                 assert stored.status == 202
