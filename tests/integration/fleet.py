@@ -111,17 +111,21 @@ async def burst(queue: BatchQueue, count: int) -> None:
 
 
 class Sent:
-    """What all wires of this process carry: names of scripts, with their answers."""
+    """What all wires of this process carry: names of scripts with their answers, and when it was asked and answered."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[tuple[str, Any]] = []
+        self.times: list[tuple[float, float]] = []
         plain = Wire.exchange
 
         async def exchange(wire: Wire, calls: Sequence[Call], extra: float = 0.0) -> list[Any]:
+            asked = asyncio.get_running_loop().time()
             answers = await plain(wire, calls, extra)
+            told = asyncio.get_running_loop().time()
             for call, answer in zip(calls, answers, strict=True):
                 rows = cast("list[Any]", answer) if isinstance(answer, list) else [answer]
                 self.rows += [(call.script.name if call.script else str(call.argv[0]), row) for row in rows]
+                self.times += [(asked, told)] * len(rows)
             return answers
 
         monkeypatch.setattr(Wire, "exchange", exchange)

@@ -27,7 +27,7 @@ class Stuck:
 async def main(url: str, namespace: str, scope: str) -> None:
     """Run until killed."""
     partitions = int(os.environ["TEST_PARTITIONS"])
-    async with BatchQueue(url, namespace=namespace, partitions=partitions, runner=Stuck(scope), lease=0.6, log=False):
+    async with BatchQueue(url, namespace=namespace, partitions=partitions, runner=Stuck(scope), lease=3, log=False):
         print("OPEN", flush=True)
         await asyncio.Event().wait()
 

@@ -73,13 +73,13 @@ async def use(server: Server, url: str, namespace: str) -> None:
         with pytest.raises(DurabilityUnknown):
             await queue.submit("t", "again", durability=Replicas(1, timeout=0.02))
         assert (await got.get()).text == "again"
-        assert await (await queue.receipt("t", message_id="m")).reply(timeout=5) is not None
+        assert await (await queue.receipt("t", message_id="m")).reply(timeout=20) is not None
         await queue.stats()
         await queue.explain("t")
         await queue.pause("t")
         await queue.resume("t")
         opening: Any = queue
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             await opening._open.hints.listening.wait()
         before = pings(admin)
         await wait_for(lambda: pings(admin) > before or admin.execute_command("ACL", "LOG"), "a PING of the hints")

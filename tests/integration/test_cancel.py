@@ -100,13 +100,13 @@ async def test_a_running_batch_and_the_backlog_are_cancelled_from_another_proces
         assert (found.run, found.dropped) == (True, 2)
         for receipt in (first, *later):
             with pytest.raises(RunCancelled) as caught:
-                await receipt.reply(timeout=5)
+                await receipt.reply(timeout=20)
             assert caught.value.reply is None
         assert singer.ended == [(batch.id, b"la")]  # the lease has 30 s: it was a hint, not its end
         assert [event.kept for event in here.seen(Cancelled)] == [False]
         assert (await there.queue.explain("t")).state == "idle"
         singer.go.set()
-        answered = await (await there.queue.submit("t", "four")).reply(timeout=5)
+        answered = await (await there.queue.submit("t", "four")).reply(timeout=20)
         assert answered is not None
         assert answered.text == "sang four"
         assert singer.histories == [(), ()]  # what was dropped is in no history
@@ -121,14 +121,14 @@ async def test_what_was_said_is_kept_if_asked(server: Server, namespace: str) ->
         batch = await singer.begun.get()
         await here.queue.cancel("t", keep=True)
         with pytest.raises(RunCancelled) as caught:
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         await wait_for(lambda: bool(here.replies), "the delivery")
         kept = caught.value.reply
         assert kept is not None
         assert (kept.text, kept.flags, kept.metadata) == ("la", ("cancelled",), {"chat": 7})
         assert [(r.id, r.text, r.flags) for r in here.replies] == [(batch.id, "la", ("cancelled",))]
         singer.go.set()
-        await (await here.queue.submit("t", "two")).reply(timeout=5)
+        await (await here.queue.submit("t", "two")).reply(timeout=20)
         assert singer.histories == [(), ("one la",)]
 
 
@@ -142,7 +142,7 @@ async def test_only_the_run_or_only_the_backlog(server: Server, namespace: str) 
         dropped = await here.queue.cancel("t", run=False)
         assert (dropped.run, dropped.dropped) == (False, 1)
         with pytest.raises(RunCancelled):  # at once, although the Run before it goes on
-            await waits.reply(timeout=5)
+            await waits.reply(timeout=20)
         waits = await here.queue.submit("t", "three", debounce=60)
         stopped = await here.queue.cancel("t", pending=False)
         assert (stopped.run, stopped.dropped) == (True, 0)
@@ -150,7 +150,7 @@ async def test_only_the_run_or_only_the_backlog(server: Server, namespace: str) 
         assert [message.text for message in await here.queue.pending("t")] == ["three"]
         singer.go.set()
         await here.queue.run_now("t")
-        answered = await waits.reply(timeout=5)
+        answered = await waits.reply(timeout=20)
         assert answered is not None
         assert answered.text == "sang three"
 
@@ -170,15 +170,15 @@ async def test_outcomes_of_a_batch_and_of_what_was_dropped_behind_it_are_told_ap
         await here.queue.cancel("t", run=False)
         after = await here.queue.submit("t", "five", debounce=60)
         singer.go.set()
-        said = await first.reply(timeout=5)
+        said = await first.reply(timeout=20)
         await here.queue.run_now("t")
-        last = await after.reply(timeout=5)
+        last = await after.reply(timeout=20)
         assert said is not None
         assert last is not None
         assert (said.text, last.text) == ("sang one", "sang five")
         for receipt in gone:
             with pytest.raises(RunCancelled):
-                await receipt.reply(timeout=5)
+                await receipt.reply(timeout=20)
 
 
 async def test_ids_ascend_over_what_was_dropped(server: Server, namespace: str) -> None:
@@ -194,10 +194,10 @@ async def test_ids_ascend_over_what_was_dropped(server: Server, namespace: str) 
         await wait_for(lambda: bool(here.replies), "the answer")
         new = await here.queue.submit("t", "two", now=True)
         assert tuple(map(int, new.id.split("-"))) > tuple(map(int, gone[-1].id.split("-")))
-        answered = await new.reply(timeout=5)
+        answered = await new.reply(timeout=20)
         assert answered is not None
         with pytest.raises(RunCancelled):
-            await gone[-1].reply(timeout=5)
+            await gone[-1].reply(timeout=20)
 
 
 async def test_an_idle_thread_has_nothing_to_cancel(server: Server, namespace: str) -> None:
@@ -215,7 +215,7 @@ async def test_a_backlog_without_a_run_is_dropped_at_once(server: Server, namesp
         assert (found.run, found.dropped) == (False, 1_000)
         for receipt in (receipts[0], receipts[-1]):
             with pytest.raises(RunCancelled):
-                await receipt.reply(timeout=5)
+                await receipt.reply(timeout=20)
         assert (await there.queue.stats()).messages == 0
         again = await there.queue.submit("t", "0", message_id=0)
         assert again.outcome == "duplicate"  # a platform that sends it again does not bring it back
@@ -232,7 +232,7 @@ async def test_a_run_that_swallows_its_end_is_not_answered_all_the_same(server: 
         await singer.begun.get()
         await here.queue.cancel("t", keep=True)
         with pytest.raises(RunCancelled) as caught:
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert caught.value.reply is not None
         assert caught.value.reply.text == "sang one"  # it was there, and it was to be kept
         assert singer.ended == []  # nothing went on at the provider
@@ -247,14 +247,14 @@ async def test_an_end_that_fails_is_tried_again_and_at_last_left(server: Server,
         batch = await singer.begun.get()
         await here.queue.cancel("t")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert singer.ended == [(batch.id, b"la")] * 4
         singer.fail = [RuntimeError("x")] * 99
         receipt = await here.queue.submit("t", "two")
         await singer.begun.get()
         await here.queue.cancel("t")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert [event.code for event in here.seen(Warned) if event.code not in ("no-aof", "memory")] == ["cancel"]
 
 
@@ -272,7 +272,7 @@ async def test_a_batch_that_waits_for_its_retry_never_runs_again(server: Server,
         await here.queue.pause("t")  # to end a Run is not to start one
         await here.queue.cancel("t")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert len(runs) == 1
         assert here.replies == []
         await here.queue.resume("t")
@@ -282,7 +282,7 @@ async def test_a_dead_worker_s_run_is_ended_by_the_next_claimer_with_its_checkpo
     server: Server, namespace: str
 ) -> None:
     first, second = Singer(), Singer()
-    dead = Stage(server, namespace, first)
+    dead = Stage(server, namespace, first, lease=0.6)
     there = Stage(server, namespace)
     async with there.queue, dead.queue:
         receipt = await there.queue.submit("t", "one")
@@ -308,7 +308,7 @@ async def test_a_late_hint_and_a_sent_again_cancel_hit_nothing_else(server: Serv
         await singer.begun.get()
         await here.queue.cancel("t")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         second = await here.queue.submit("t", "two")
         await singer.begun.get()
         whole: Any = here.queue
@@ -331,7 +331,7 @@ async def test_a_late_hint_and_a_sent_again_cancel_hit_nothing_else(server: Serv
         keeper.heard("t")
         await asyncio.wait_for(asked.wait(), 5)
         singer.go.set()
-        answered = await second.reply(timeout=5)
+        answered = await second.reply(timeout=20)
         assert answered is not None
         assert answered.text == "sang two"
         assert len(singer.ended) == 1
@@ -350,7 +350,7 @@ async def test_without_hints_it_is_a_matter_of_a_second(server: Server, namespac
         whole._open.hints._heard = nothing
         await there.queue.cancel("t")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
 
 
 async def test_a_foreign_key_is_an_error_and_nothing_is_dropped(server: Server, namespace: str) -> None:
@@ -380,13 +380,13 @@ async def test_an_undelivered_reply_is_not_cancelled(server: Server, namespace: 
 
     async with BatchQueue(server.url, namespace=namespace, runner=answer, deliver=deliver, **FAST) as queue:
         first = await queue.submit("t", "one")
-        await wait_for(lambda: bool(tries), "the delivery")
+        await wait_for(lambda: server.admin().hget(f"sb1:{{{namespace}.00}}:run:t", "why"), "the end of its delivery")
         waits = await queue.submit("t", "two", debounce=60)
         found = await queue.cancel("t")
         assert (found.run, found.dropped) == (False, 1)
         with pytest.raises(RunCancelled):
-            await waits.reply(timeout=5)
-        said = await first.reply(timeout=5)
+            await waits.reply(timeout=20)
+        said = await first.reply(timeout=20)
         assert said is not None
         assert (await queue.explain("t")).state == "undelivered"
         server.admin().hset(f"sb1:{{{namespace}.00}}:run:t", "at", 0)

@@ -39,7 +39,7 @@ class Deaf(Shop):
     async def closed(self, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Open a queue, close it under a Run, and note the Run that is left behind."""
         monkeypatch.setattr(_worker, "PATIENCE", 0.1)
-        async with asyncio.timeout(5), opened(self, url, namespace, drain_timeout=0.05) as queue:
+        async with asyncio.timeout(20), opened(self, url, namespace, drain_timeout=0.05, lease=1.0) as queue:
             await queue.submit("t", "x")
             await self.started.wait()
         self.left = [task for task in asyncio.all_tasks() if task.get_name() == "streambatch turn"]
@@ -100,7 +100,7 @@ async def test_a_run_that_ends_after_its_queue_leaves_no_task(
     await deaf.closed(server.url, namespace, monkeypatch)
     try:
         deaf.over.set()
-        ended, _ = await asyncio.wait(deaf.left, timeout=2)
+        ended, _ = await asyncio.wait(deaf.left, timeout=10)
         assert ended
     finally:
         await deaf.end()
@@ -185,8 +185,8 @@ async def test_a_batch_nobody_holds_is_ended_while_the_whole_namespace_is_paused
         other = await there.queue.submit("other", "two", now=True)
         await there.queue.cancel("t")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert len(runs) == 1
         await there.queue.cancel("other")  # nothing of it was begun: it is dropped at once
         with pytest.raises(RunCancelled):
-            await other.reply(timeout=5)
+            await other.reply(timeout=20)

@@ -42,7 +42,7 @@ async def test_half_hashes_stop_neither_their_threads_nor_others(
                 server.admin().hset(window, field, value)
     async with opened(shop, server.url, namespace) as queue:
         await asyncio.gather(*(queue.submit(f"good{n}", "good", debounce=0.05) for n in range(20)))
-        await wait_for(lambda: len(shop.replies) == 20 + len(fields), "all the replies", deadline=5)
+        await wait_for(lambda: len(shop.replies) == 20 + len(fields), "all the replies")
     assert warnings(shop, "claim") == []
 
 
@@ -174,14 +174,14 @@ async def test_drain_timeout_is_spent_once(start_server: StartServer, namespace:
     server, shop = start_server(), Shop()
     shop.gate.clear()
     loop = asyncio.get_running_loop()
-    async with opened(shop, server.url, namespace, lease=30, drain_timeout=2) as queue:
+    async with opened(shop, server.url, namespace, lease=30, drain_timeout=4) as queue:
         await queue.submit("t", "x")
         await shop.started.wait()
         server.stop()
         late = asyncio.create_task(queue.submit("u", "x"))
         await wait_for(lambda: queue.health().intake, "the submit in the buffer")
         began = loop.time()
-    assert loop.time() - began < 5
+    assert loop.time() - began < 8  # two graces would be eight seconds, and what follows comes on top
     server.cont()
     with pytest.raises(StreambatchError):
         await late
@@ -238,7 +238,7 @@ async def test_a_queue_whose_tasks_are_cancelled_is_no_fault_of_ours(server: Ser
     """As at the end of asyncio.run() after a second Ctrl-C: one line, no alarm, and the next has the Run."""
     shop, before = Shop(), asyncio.all_tasks()
     shop.gate.clear()
-    async with opened(shop, server.url, namespace) as queue:
+    async with opened(shop, server.url, namespace, lease=1) as queue:
         await queue.submit("t", "hi", now=True)
         await asyncio.wait_for(shop.started.wait(), 10)
         cancelled = asyncio.all_tasks() - before

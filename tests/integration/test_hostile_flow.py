@@ -98,7 +98,7 @@ async def test_a_more_that_was_cut_short_loses_no_message(
         assert taker.seen == ([["one", "two"]] if again else [["one"], ["two"]])
         await wait_for(lambda: len(shop.replies) == len(taker.seen), "the replies")
         assert shop.texts() == (["one+two"] if again else ["one", "two"])
-        reply = await receipt.reply(timeout=5)
+        reply = await receipt.reply(timeout=20)
         assert reply is not None
         assert reply.text == shop.texts()[0]
         assert (await queue.stats()).messages == 0
@@ -124,7 +124,7 @@ async def test_concurrency_holds_over_all_partitions(server: Server, namespace: 
     async with BatchQueue(server.url, namespace=namespace, partitions=8, log=False) as submits:
         await asyncio.gather(*(submits.submit(f"t{n}", "x", now=True) for n in range(64)))
     async with opened(shop, server.url, namespace, runner=answer, partitions=8, concurrency=slots) as queue:
-        await wait_for(lambda: len(shop.replies) == 64, "all the replies")
+        await wait_for(lambda: len(shop.replies) == 64, "all the replies", deadline=40)
         await wait_for(lambda: queue.health().free == slots, "all the slots")
     assert most == slots
 
@@ -152,7 +152,7 @@ async def test_a_hot_thread_does_not_starve_the_replies_of_others(server: Server
         await queue.submit("cool", "hello", now=True)
         await wait_for(lambda: refused, "the failed hand-over")
         await queue.submit("hot", "more", now=True)
-        await shop.said("hello", thread="cool", deadline=5)
+        await shop.said("hello", thread="cool")
         assert await queue.dead_letters() == ()
 
         async def cooled() -> bool:

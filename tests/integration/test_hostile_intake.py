@@ -106,7 +106,7 @@ async def test_many_submitters_use_what_was_made_ready(
 @pytest.mark.leaves_keys("the message is counted, not run")
 async def test_what_is_ready_expires_unsent(server: Server, namespace: str) -> None:
     """I16: after submit_timeout it is ServerAway, and nothing of it is sent later; what was sent is unknown."""
-    async with stage(server, namespace, submit_timeout=0.5) as s:
+    async with stage(server, namespace, submit_timeout=1.5) as s:
         first, rest = await s.fill()
         ends = await asyncio.gather(first, *rest, return_exceptions=True)
         assert isinstance(ends[0], OutcomeUnknown)
@@ -178,7 +178,7 @@ async def test_what_is_ready_when_the_queue_closes_is_refused(server: Server, na
 @pytest.mark.leaves_keys("the messages are counted, not run")
 async def test_who_comes_again_under_the_name_on_the_error_is_known(server: Server, namespace: str) -> None:
     """I6: made ready before the answer came, it is undone when the answer tells that the message is stored."""
-    async with stage(server, namespace, submit_timeout=0.5) as s:
+    async with stage(server, namespace, submit_timeout=1.5) as s:
         first = asyncio.create_task(s.queue.submit("t", "first"))
         with pytest.raises(OutcomeUnknown) as unknown:
             await first

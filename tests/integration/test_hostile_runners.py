@@ -161,7 +161,7 @@ async def test_evil_runs_end_as_dead_letters_and_hurt_nobody(server: Server, nam
     evil = EVIL[group]
     ward = Ward(evil)
     ward.gate.clear()
-    async with opened(ward, server.url, namespace, max_attempts=2, lease=0.9) as queue:
+    async with opened(ward, server.url, namespace, max_attempts=2, lease=3) as queue:
         await ward.met(queue)
         await renewals(server, namespace, "slow0", 2)
         ward.gate.set()

@@ -35,7 +35,7 @@ async def test_a_cancel_does_not_bring_the_lease_of_a_stuck_run_back_to_life(
             await wait_for(lambda: bool(warnings(shop, "stuck")), "the warning")
             await queue.cancel("t")
             with pytest.raises(RunCancelled):
-                await receipt.reply(timeout=8)
+                await receipt.reply(timeout=20)
         finally:
             over.set()
 
@@ -100,14 +100,14 @@ async def test_an_end_that_fails_is_tried_again_later_and_not_at_once(server: Se
         singer.fail.clear()
         await here.queue.cancel("t")  # and whoever asks again need not wait for that
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert not [event for event in here.seen(Warned) if event.code == "cancel"]
 
 
 async def test_a_dead_worker_s_last_attempt_is_ended_at_its_provider(server: Server, namespace: str) -> None:
     """max_attempts counts Runs; that none is left does not mean that the last one need not be ended."""
     first, second = Singer(), Singer()
-    dead = Stage(server, namespace, first, max_attempts=1)
+    dead = Stage(server, namespace, first, max_attempts=1, lease=0.6)
     there = Stage(server, namespace)
     async with there.queue, dead.queue:
         receipt = await there.queue.submit("t", "one")
@@ -148,7 +148,7 @@ async def test_a_batch_that_was_cancelled_is_not_halved(server: Server, namespac
         gate.set()
         for receipt in receipts:
             with pytest.raises(RunCancelled):
-                await receipt.reply(timeout=5)
+                await receipt.reply(timeout=20)
     assert runs == ["a\nb"]
     assert here.replies == []
 
@@ -179,7 +179,7 @@ async def test_what_was_dropped_behind_a_batch_hides_no_half_of_it(server: Serve
 async def told(receipt: Receipt) -> str:
     """What becomes of a message."""
     try:
-        reply = await receipt.reply(timeout=5)
+        reply = await receipt.reply(timeout=20)
     except RunCancelled:
         return "cancelled"
     return "" if reply is None else reply.text

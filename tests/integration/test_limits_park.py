@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import pytest
@@ -34,20 +35,41 @@ class Closed:
             raise Park(self.after, reason="HTTP 429")
 
 
-def probes(fleet: Fleet, provider: Provider) -> list[list[float]]:
-    """The requests that began while the scope was parked, for each park; those of its first moment were under way."""
-    found: list[list[float]] = []
-    ends = [at for at, event in fleet.events if isinstance(event, Unparked)]
-    for at, event in fleet.events:
-        if isinstance(event, Parked):
-            end = min((moment for moment in ends if moment > at), default=float("inf"))
-            found.append([asked for asked, _ in provider.asked if at + 0.1 < asked < end])
+def probes(sent: Sent) -> list[list[tuple[float, float]]]:
+    """The Runs that were let in to probe, for each park: when the server was asked, and when it had answered."""
+    found: list[list[tuple[float, float]]] = []
+    for (name, row), times in zip(sent.rows, sent.times, strict=True):
+        if name == "park" and row[0] == b"parked":
+            found.append([])
+        elif name == "admit" and row[0] == b"yes" and row[1]:
+            found[-1].append(times)
     return found
 
 
-async def test_a_storm_of_refusals_costs_no_attempt(server: Server, namespace: str) -> None:
+def gaps(times: list[tuple[float, float]]) -> list[float]:
+    """From each probe to the next one, not less than it was for the server, however late this process is."""
+    return [later[1] - earlier[0] for earlier, later in pairwise(times)]
+
+
+def slipped(sent: Sent) -> list[float]:
+    """When Runs were let in that were no probes, although the scope was parked before they asked and after it."""
+    parked, found, inside = inf, list[float](), list[float]()
+    for (name, row), (asked, told) in zip(sent.rows, sent.times, strict=True):
+        if name == "park" and row[0] == b"parked":
+            parked = told
+        elif name == "ended" and row[0] == b"back":
+            found += [at for at in inside if at < asked]
+            parked, inside = inf, []
+        elif name == "admit" and row[0] == b"yes" and not row[1] and asked > parked:
+            inside.append(asked)
+    return found + inside
+
+
+async def test_a_storm_of_refusals_costs_no_attempt(
+    server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """200 threads, 429 at random and once to everybody: nobody dead, no attempt used, all answered, few probes."""
-    provider = Provider()
+    sent, provider = Sent(monkeypatch), Provider()
     storm = Closed(provider, after=2.0)
     async with Fleet(server.url, namespace) as fleet:
         one, _ = await fleet.add(provider, concurrency=20), await fleet.add(provider, concurrency=20)
@@ -61,23 +83,24 @@ async def test_a_storm_of_refusals_costs_no_attempt(server: Server, namespace: s
         assert len(ends) <= len(parks) <= len(ends) + 1
         assert len(parks) < len(storm.refused)
         assert {event.scope for event in parks} == {SCOPE}
-        for times in probes(fleet, provider):
-            assert [later - earlier for earlier, later in pairwise(times) if later - earlier < 0.9] == []
+        assert [gap for times in probes(sent) for gap in gaps(times) if gap < 0.9] == []
+        assert slipped(sent) == []
 
 
-async def test_everybody_waits_and_one_probes(server: Server, namespace: str) -> None:
+async def test_everybody_waits_and_one_probes(server: Server, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a provider stays closed: one event, one request a second at most, from four processes."""
-    provider = Provider()
+    sent, provider = Sent(monkeypatch), Provider()
     storm = Closed(provider, after=0.1)
     async with Fleet(server.url, namespace) as fleet:
         for _ in range(4):
             await fleet.add(provider)
         await burst(fleet.queues[0], 50)
         await wait_for(lambda: fleet.of(Parked), "the park")
-        (times,) = probes(fleet, provider)
-        await wait_for(lambda: len(probes(fleet, provider)[0]) >= 4, "four probes", deadline=20)
-        (times,) = probes(fleet, provider)
-        assert min(later - earlier for earlier, later in pairwise(times)) > 0.9
+        await wait_for(lambda: [times for times in probes(sent) if len(times) >= 4], "four probes", deadline=20)
+        (times,) = probes(sent)
+        assert min(gaps(times)) > 0.9
+        assert slipped(sent) == []
+        assert len(provider.asked) <= sum(name == "admit" and row[0] == b"yes" for name, row in sent.rows)
         assert (len(fleet.of(Parked)), fleet.of(Unparked)) == (1, [])
         storm.closed = False
         await fleet.answered(50)
@@ -150,7 +173,7 @@ async def test_who_waits_can_be_cancelled(server: Server, namespace: str, deaf: 
             opened._open.hints._heard = nothing
         await other.cancel("a")
         with pytest.raises(RunCancelled):
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
         assert len(refused.asked) == 1
         assert (await queue.scope(SCOPE)).state == "parked"
 

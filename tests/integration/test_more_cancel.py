@@ -47,7 +47,7 @@ class Patient(Singer):
 async def cancelled(receipt: Any) -> Reply | None:
     """Wait for the end of a cancelled message; what was said and kept."""
     with pytest.raises(RunCancelled) as caught:
-        await receipt.reply(timeout=5)
+        await receipt.reply(timeout=20)
     return caught.value.reply
 
 
@@ -63,7 +63,7 @@ async def test_a_hint_makes_nobody_else_ask(server: Server, namespace: str) -> N
         await cancelled(first)
         assert {thread for thread, _ in renewals.done} == {"a"}
         singer.go.set()
-        assert await second.reply(timeout=5)
+        assert await second.reply(timeout=20)
 
 
 async def test_a_cancel_while_nobody_listened_is_asked_for_afterwards(server: Server, namespace: str) -> None:
@@ -147,7 +147,7 @@ async def test_a_runner_of_another_kind_is_not_asked_to_end_it(server: Server, n
     singer.go.set()
     stranger.kind = "stranger"
     async with Stage(server, namespace, singer).queue as queue:
-        await (await queue.submit("t", "one")).reply(timeout=5)
+        await (await queue.submit("t", "one")).reply(timeout=20)
     other = Stage(server, namespace, stranger)
     async with other.queue:
         receipt = await other.queue.submit("t", "two")
@@ -174,5 +174,5 @@ async def test_a_thread_that_begins_with_what_was_kept_is_the_runner_s(server: S
         await here.queue.cancel("t", keep=True)
         assert await cancelled(receipt)
         singer.go.set()
-        await (await here.queue.submit("t", "two")).reply(timeout=5)
+        await (await here.queue.submit("t", "two")).reply(timeout=20)
     assert kinds == ["", "singer"]

@@ -192,7 +192,7 @@ async def test_p13_acknowledged_entries_do_not_stay(server: Server, namespace: s
     names = [f"{n}" for n in range(1_000)]
     async with opened(shop, server.url, namespace) as queue:
         await asyncio.gather(*(queue.submit("t", name) for name in names))
-        await shop.said(*names)
+        await shop.said(*names, deadline=40)
         stream = f"sb1:{{{namespace}.00}}:stream:t"
         await wait_for(lambda: not server.admin().exists(stream), "the stream to be deleted")
         assert (await queue.stats()).messages == 0
@@ -203,7 +203,7 @@ async def test_p15_cancelled_calls_corrupt_and_leak_nothing(start_server: StartS
     server, shop = start_server(), Shop()
     async with opened(shop, server.url, namespace) as queue:
         for number in range(20):  # every partition has its connections
-            await (await queue.submit(f"warm{number}", "up", now=True)).reply(timeout=5)
+            await (await queue.submit(f"warm{number}", "up", now=True)).reply(timeout=20)
         base = len(server.admin().client_list())
         calls: list[Callable[[int], Awaitable[object]]] = [
             lambda n: queue.submit(f"c{n}", f"{n}"),

@@ -46,7 +46,7 @@ async def test_p03_a_worker_whose_polls_failed_works_on_and_health_says_so(
 ) -> None:
     """The server stands still until polls have failed: then readiness is gone, and comes back with the work."""
     server, shop = start_server(), Shop()
-    async with opened(shop, server.url, namespace) as queue:
+    async with opened(shop, server.url, namespace, lease=0.6) as queue:
         server.stop()
         try:
             await wait_for(lambda: (queue.health().last_poll or 0) > 2.5, "a poll that failed")
@@ -93,7 +93,7 @@ async def test_p12_silence_longer_than_a_timeout_costs_no_connection(
 ) -> None:
     """Nothing blocks in the server. The one who listens hears nothing for long: it asks, and keeps its connection.
     Of a silence the client tells by None or by an error, by its version."""
-    monkeypatch.setattr(Hints, "SILENCE", 0.3)
+    monkeypatch.setattr(Hints, "SILENCE", 1.0)
     if raises:
         read: Any = AbstractConnection.read_response
 

@@ -142,7 +142,7 @@ async def test_p20_through_the_queue_everybody_is_answered(server: Server, names
                 except NotAccepted:
                     assert thread == BAD
             try:
-                await receipt.reply(timeout=5)
+                await receipt.reply(timeout=20)
             except StoreError:
                 assert thread == BAD
 

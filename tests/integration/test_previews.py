@@ -47,7 +47,7 @@ async def test_text_is_seen_while_its_run_is_under_way(stage: Stage, monkeypatch
                 stage.gate.set()
     assert kinds(seen) == ["started", "text", "text", "end"]
     assert text(seen) == "Hello"
-    reply = await receipt.reply(1)
+    reply = await receipt.reply(10)
     assert reply is not None
     assert [(event.batch_id, event.attempt) for event in seen] == [(reply.batch_id, number) for number in (1, 1, 1, 0)]
 
@@ -220,7 +220,7 @@ async def test_a_batch_that_fails_for_good_ends_too(stage: Stage) -> None:
     seen = await all_of(receipt.events())
     assert kinds(seen) == ["started", "text", "end"]
     with pytest.raises(DeadLettered):
-        await receipt.reply(1)
+        await receipt.reply(10)
 
 
 async def test_a_run_that_is_cancelled_shows_what_it_said_and_ends(stage: Stage) -> None:
@@ -246,7 +246,7 @@ async def test_a_run_that_is_cancelled_shows_what_it_said_and_ends(stage: Stage)
     assert (await web.cancel("t")).run
     assert text(await all_of(following)) == "two"
     with pytest.raises(RunCancelled):
-        await receipt.reply(1)
+        await receipt.reply(10)
     runs[0].emit("late")
     assert text(await all_of(receipt.events())) == "one two"
 
@@ -351,7 +351,7 @@ async def test_a_message_that_was_dropped_or_forgotten_has_only_an_end(stage: St
     for receipt, shown in ((stale, []), (fine, ["started"])):
         assert [kind for kind in kinds(await all_of(receipt.events())) if kind != "text"] == [*shown, "end"]
         with pytest.raises(ReplyExpired):
-            await receipt.reply(1)
+            await receipt.reply(10)
 
 
 @pytest.mark.parametrize("after", ["", "1", "x-1", "1-1 ", "9" * 20 + "-1", 5, "1-1\n"])

@@ -23,13 +23,13 @@ async def test_another_process_goes_on_and_the_old_one_shows_nothing(
     stage: Stage, start_child: StartChild, fault: str
 ) -> None:
     """After a crash the batch restarts elsewhere and its followers are told; a zombie that wakes is not heard (I3)."""
-    child = await start_child("tests/integration/streamer.py", stage.server.url, stage.namespace, "0.6")
+    child = await start_child("tests/integration/streamer.py", stage.server.url, stage.namespace, "3")
     await child.expect("open")
     receipt = await (await stage.web()).submit("t", "hi")
     following = receipt.events()
     assert [(await anext(following)).kind for _ in range(2)] == ["started", "text"]
     child.kill9() if fault == "killed" else child.sigstop()
-    await stage.worker(lease=0.6)
+    await stage.worker(lease=10)
     before = await anext(following)
     while before.kind == "text":
         before = await anext(following)

@@ -113,12 +113,12 @@ def _runs(heir: Heir, keys: dict[str, Any], namespace: str) -> None:
 async def _outcomes(queue: BatchQueue, heir: Heir) -> None:
     """Who asks late is told: an answer, a cancellation; a message that is sent again is known."""
     done = await queue.receipt("done", message_id="done-one")
-    reply = await done.reply(5)
+    reply = await done.reply(20)
     assert reply is not None
     assert reply.text == "answer to one"
     for thread in ("cancelled", "cancelling"):
         with pytest.raises(RunCancelled):
-            await (await queue.receipt(thread, message_id=f"{thread}-one")).reply(5)
+            await (await queue.receipt(thread, message_id=f"{thread}-one")).reply(20)
     again = await queue.submit("done", "one", message_id="done-one")
     assert again == done
     assert "done" not in heir.said

@@ -10,7 +10,7 @@ import pytest
 from streambatch import Batch, BatchQueue, Retry
 from streambatch._messages import Answer
 from streambatch.errors import DeadLettered
-from tests.integration.bench import Bench
+from tests.integration.bench import DAWN, Bench
 from tests.integration.shop import Shop, opened
 from tests.rig import Server, wait_for
 
@@ -56,20 +56,26 @@ async def test_a_newer_message_is_kept_while_the_oldest_waits_for_a_retry(server
 
 
 async def test_the_window_is_a_debounce_with_a_cap(server: Server, namespace: str) -> None:
-    """A burst whose pauses are shorter than the window is one Run; a person who never pauses gets max_wait."""
+    """A burst whose pauses are shorter than the window is one Run; a person who never pauses gets max_wait.
+
+    The pauses are those of the scripts' clock, which this test moves.
+    """
     shop = Shop()
-    loop = asyncio.get_running_loop()
     async with opened(shop, server.url, namespace, debounce=0.2, max_wait=0.6) as queue:
-        began = loop.time()
-        count = 0
-        while not shop.replies and loop.time() - began < 5:
-            count += 1
-            await queue.submit("t", f"{count}")
-            await asyncio.sleep(0.01)
-        waited = loop.time() - began
-        assert 0.5 <= waited < 2
-        await shop.said(*(f"{n}" for n in range(1, count + 1)))
-    assert len(shop.runs) <= 3
+        inside: Any = queue
+        store, loop = inside._open.store, inside._open.worker.loops[0]
+        for n in range(6):
+            store.clock = str(DAWN + 110 * n)
+            assert shop.runs == []
+            await queue.submit("t", f"{n}")
+        store.clock = str(DAWN + 599)
+        for _ in range(2):  # one may have been under way
+            polled = loop.polled
+            await wait_for(lambda before=polled: loop.polled != before, "a look")
+        assert shop.runs == []
+        store.clock = str(DAWN + 600)
+        await shop.said(*(f"{n}" for n in range(6)))
+    assert len(shop.runs) == 1
 
 
 async def test_a_retry_has_the_same_batch_id_so_the_text_is_not_posted_twice(server: Server, namespace: str) -> None:
@@ -94,10 +100,10 @@ async def test_a_retry_has_the_same_batch_id_so_the_text_is_not_posted_twice(ser
 
 
 async def test_the_lease_is_renewed_during_a_run_that_is_longer(server: Server, namespace: str) -> None:
-    """Three leases long: nobody else gets the thread, and the Run is committed once."""
+    """Two leases long: nobody else gets the thread, and the Run is committed once."""
     shop, other = Shop(), Shop()
     shop.gate.clear()
-    async with opened(shop, server.url, namespace) as queue:
+    async with opened(shop, server.url, namespace, lease=2) as queue:
         await queue.submit("t", "slow")
         await shop.started.wait()
         lease = f"sb1:{{{namespace}.00}}:lease:t"
@@ -108,7 +114,7 @@ async def test_the_lease_is_renewed_during_a_run_that_is_longer(server: Server, 
             return len(deadlines) > 6
 
         async with opened(other, server.url, namespace):
-            await wait_for(renewals, "six renewals")
+            await wait_for(renewals, "six renewals", deadline=20)
             shop.gate.set()
             await shop.said("slow")
     assert (len(shop.runs), other.runs) == (1, [])

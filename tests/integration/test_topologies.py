@@ -92,8 +92,9 @@ async def opened(several: Several, namespace: str) -> AsyncGenerator[tuple[Side,
 
 async def said(side: Side, thread: str, *texts: str) -> str:
     """Submit a burst and wait for its reply."""
-    receipts = [await side.queue.submit(thread, text) for text in texts]
-    reply = await receipts[-1].reply(timeout=20)
+    for text in texts[:-1]:
+        await side.queue.submit(thread, text, debounce=60)
+    reply = await (await side.queue.submit(thread, texts[-1], now=True)).reply(timeout=20)
     assert reply is not None
     return reply.text
 

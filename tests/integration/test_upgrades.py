@@ -208,7 +208,7 @@ async def test_a_thread_that_another_kind_of_runner_made_waits(server: Server, n
     """Nothing is run, lost or counted, `explain` says why, and both ways out that the runbook names go on."""
     opening: dict[str, Any] = {"namespace": namespace, "log": False, "debounce": 0, "max_attempts": 1}
     async with BatchQueue(server.url, runner=Teller("old"), **opening) as queue:
-        assert await (await queue.submit("t", "one")).reply(5)
+        assert await (await queue.submit("t", "one")).reply(20)
     events: list[Event] = []
     stranger = Teller("new")
     admin, prefix = server.admin(), f"sb1:{{{namespace}.00}}:"
@@ -233,12 +233,12 @@ async def test_a_thread_that_another_kind_of_runner_made_waits(server: Server, n
         if way_out == "a new history":
             admin.delete(f"{prefix}head:t", f"{prefix}log:t")
             at_once()
-            found = await waits.reply(5)
+            found = await waits.reply(20)
             assert found is not None
             assert found.text == "new 0"
             return
     at_once()
     async with BatchQueue(server.url, runner=Teller("old"), **opening) as queue:
-        found = await (await queue.submit("t", "three")).reply(5)
+        found = await (await queue.submit("t", "three")).reply(20)
         assert found is not None
         assert found.text == "old 2"

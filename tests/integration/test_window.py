@@ -63,7 +63,7 @@ async def test_what_a_message_does_to_a_window_is_what_submit_does(server: Serve
             stored: dict[str, Any] = {name: int(value) for name, value in server.admin().hgetall(key).items()}
             came = int(server.admin().xrevrange(Keys(namespace, 1).thread(0, "t")[0], count=1)[0][0].partition("-")[0])
             ours.add(came, round(quiet * 1000) if quiet >= 0 else -1, 9_000, stored["b"] - ours.b)
-            # An entry gets the server's time a moment after the script has read it.
-            assert abs(ours.f - stored["f"]) < 50
-            assert abs(ours.q - stored["q"]) < 50
+            # An entry gets the server's time a moment after the script has read it; the windows differ by 500 ms.
+            assert abs(ours.f - stored["f"]) < 400
+            assert abs(ours.q - stored["q"]) < 400
             assert (ours.n, ours.b, ours.w) == (stored["n"], stored["b"], stored["w"])
