@@ -87,7 +87,7 @@ class Scene:
         names = [self.name(), self.name()]
         receipts = [await queue.submit(thread, name) for thread, name in zip("tb", names, strict=True)]
         for receipt, name in zip(receipts, names, strict=True):
-            reply = await receipt.reply(timeout=8)
+            reply = await receipt.reply(timeout=20)
             assert reply is not None
             assert name in reply.text.split("\n"), f"{name!r} was answered with {reply.text!r}"
 
@@ -127,7 +127,7 @@ async def _stored(scene: Scene, queue: BatchQueue) -> None:
 
 async def _answered(scene: Scene, queue: BatchQueue) -> None:
     """Its own answer is there, whoever asks."""
-    reply = await scene.receipt.reply(timeout=8)
+    reply = await scene.receipt.reply(timeout=20)
     assert reply is not None
     assert f"m{scene.number}" in reply.text.split("\n")
 
@@ -144,7 +144,7 @@ async def _once(scene: Scene, queue: BatchQueue) -> None:
     """Sent again, it is stored once, and run once."""
     name = f"m{scene.number}"
     receipt = await queue.submit("t", name, message_id=name)
-    reply = await receipt.reply(timeout=8)
+    reply = await receipt.reply(timeout=20)
     assert reply is not None
     assert len(scene.runs[name]) == 1, f"{name} was run {len(scene.runs[name])} times"
 
@@ -168,9 +168,9 @@ async def _cancelled(scene: Scene, queue: BatchQueue) -> None:
     """The Run was cancelled, or ends with its answer; the thread goes on."""
     scene.gate.set()
     with suppress(RunCancelled):
-        reply = await scene.receipt.reply(timeout=8)
+        reply = await scene.receipt.reply(timeout=20)
         assert reply is not None
-    again = await (await queue.submit("held", "again")).reply(timeout=8)
+    again = await (await queue.submit("held", "again")).reply(timeout=20)
     assert again is not None
 
 
@@ -247,6 +247,6 @@ CALLS: dict[str, Story] = {
     "BatchQueue.explain": Story(lambda scene, queue: queue.explain("t")),
     "BatchQueue.scope": Story(lambda scene, queue: queue.scope("model")),
     "BatchQueue.unpark": Story(lambda scene, queue: queue.unpark("model")),
-    "Receipt.reply": Story(lambda scene, queue: scene.receipt.reply(timeout=8), _stored, _answered),
+    "Receipt.reply": Story(lambda scene, queue: scene.receipt.reply(timeout=20), _stored, _answered),
     "Receipt.events": Story(_events, _stored, _answered),
 }

@@ -86,6 +86,6 @@ async def test_a_user_who_blocked_the_bot_ends_as_dead_letters(url: str, namespa
         told = [(letter.kind, letter.thread, letter.attempts) for letter in letters]
         assert told == [("reply", "blocked", TRIES)] * 2
         assert all("blocked by the user" not in letter.reason for letter in letters)
-        reply = await later.reply(timeout=5)  # answered all the same, for whoever asks
+        reply = await later.reply(timeout=20)  # answered all the same, for whoever asks
         assert reply is not None
         assert queue.health().free == 1

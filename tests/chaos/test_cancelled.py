@@ -80,7 +80,7 @@ async def test_a_whole_life_cancelled_anywhere(
         )  # fmt: skip
         async with queue:
             receipt = await queue.submit("t", "text")
-            await receipt.reply(timeout=5)
+            await receipt.reply(timeout=20)
 
     print(f"{await sweep(life, home.clean)} steps")
     await drained(await open_queue(server.url, runner=answer, deliver=deliver))
@@ -98,7 +98,7 @@ async def test_calls_cancelled_anywhere_in_an_open_queue(server: Server, open_qu
         nonlocal number
         number += 1
         mine = await queue.submit("t", "text", message_id=str(number), now=True)
-        await mine.reply(timeout=5)
+        await mine.reply(timeout=20)
         await queue.receipt("t", message_id=str(number))
         await queue.typing("t")
         await queue.run_now("t")
@@ -113,7 +113,7 @@ async def test_calls_cancelled_anywhere_in_an_open_queue(server: Server, open_qu
     async def alive(at: int) -> None:
         await queue.resume("t")
         again = await queue.submit("t", "text", message_id=f"after {at}", now=True)
-        reply = await again.reply(timeout=5)
+        reply = await again.reply(timeout=20)
         assert reply is not None
         # A cancelled call closes the connection it used, and the next one has opened another.
         await wait_for(lambda: len(connections(server)) == count, f"the connections as before, step {at}")
@@ -129,7 +129,7 @@ async def test_closing_with_calls_under_way(server: Server, namespace: str) -> N
     home = Home(server)
     async with BatchQueue(server.url, namespace=namespace, log=False) as queue:
         receipt = await queue.submit("t", "text", now=True)
-        calls = [asyncio.create_task(call) for _ in range(5) for call in (queue.stats(), receipt.reply(timeout=5))]
+        calls = [asyncio.create_task(call) for _ in range(5) for call in (queue.stats(), receipt.reply(timeout=20))]
         await asyncio.sleep(0)  # each begins
     ended = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(end, StreambatchError | Stats) for end in ended), ended

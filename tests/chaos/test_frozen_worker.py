@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.rig import Server
 from tests.rig.servers import kinds
 
-LEASE = 0.6  # seconds; a third of it is what a busy machine may be late
+LEASE = 1.5  # seconds; a third of it is what a busy machine may be late
 
 
 async def test_the_settle_of_a_late_finisher_is_refused(
@@ -42,7 +42,7 @@ async def test_the_settle_of_a_late_finisher_is_refused(
     assert [kind for kind, _ in before] == ["answered", "answered"]
     assert [(note.who, note.members) for note in ledger.notes("deliver")] == [("second", ("m1",)), ("second", ("m2",))]
     assert [(note.who, note.attempt) for note in ledger.notes("begin")] == [("first", 1), ("second", 2), ("second", 1)]
-    reply = await receipt.reply(timeout=5)
+    reply = await receipt.reply(timeout=20)
     assert reply is not None
     assert reply.id == ledger.notes("deliver")[0].id
 
@@ -119,6 +119,7 @@ async def test_blocking_code_loses_the_thread_and_not_the_message(
     assert first.returncode is second.returncode is None
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("server_kind", [next(iter(kinds()))], indirect=True)  # it takes twenty leases
 async def test_a_run_of_twenty_leases_is_run_once(
     start_server: StartServer, act: StartActor, open_queue: OpenQueue, ledger: Ledger

@@ -143,7 +143,7 @@ async def ended(receipt: Receipt) -> str:
 async def stage(url: str, namespace: str, play: Play, *, apart: bool) -> AsyncGenerator[BatchQueue]:
     """A submitting queue, and a working one; or one that runs and one that delivers."""
     more: dict[str, Any] = {
-        "namespace": namespace, "log": False, "debounce": 0.02, "lease": 0.6, "max_delivery_attempts": 3
+        "namespace": namespace, "log": False, "debounce": 0.02, "lease": 2.0, "max_delivery_attempts": 3
     }  # fmt: skip
     if apart:
         async with (

@@ -127,7 +127,7 @@ async def test_killed_between_settle_and_delivery(
     assert (delivered.who, delivered.members) == ("second", ("m1",))
     assert delivered.at - killed <= 1.0 + 1.0
     print(f"recovery after kill -9 at {step}: {delivered.at - killed:.2f} s with a lease of 1 s")
-    reply = await receipt.reply(timeout=5)
+    reply = await receipt.reply(timeout=20)
     assert reply is not None
     assert (reply.id, reply.batch_id) == (delivered.id, run.id)
     assert len(commits(server, namespace, "t")) == 1
