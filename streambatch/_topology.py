@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -223,6 +224,23 @@ async def close(client: Client) -> None:
         await cast("Any", pool).sentinel_manager.aclose()
 
 
+class Sentinels(Sentinel):
+    """redis-py's, of which none gets lost when several connections ask for the master at once.
+
+    Who answered is asked first from then on. redis-py moves it within the list that others are walking: behind a dead
+    one two at once write it twice, and the dead one is never asked again (and never closed) when it is back.
+    """
+
+    async def discover_master(self, service_name: str) -> Any:
+        """The master's address. Raises MasterNotFoundError."""
+        walk = copy(self)
+        walk.sentinels = list(cast("Any", self.sentinels))
+        found: Any = await cast("Any", Sentinel).discover_master(walk, service_name)
+        first = walk.sentinels[0]
+        self.sentinels.sort(key=lambda sentinel: sentinel is not first)
+        return found
+
+
 def sentinel_of(url: str, common: dict[str, Any]) -> Redis:
     """The client for ``sentinel://[user:password@]host[:port],…/service[/db][?options]``. Raises ValueError."""
     hosts, path, query, login = _parts(url, SENTINEL_PORT)
@@ -238,7 +256,7 @@ def sentinel_of(url: str, common: dict[str, Any]) -> Redis:
         common["ssl"] = told["ssl"] = cast("Any", True)
     kept = {name: common[name] for name in ("retry", "driver_info")}
     asked: dict[str, Any] = {"socket_timeout": quick, "socket_connect_timeout": quick, **kept, **told}
-    watch = Sentinel(hosts, sentinel_kwargs=asked, **common, db=int(db or 0))
+    watch = Sentinels(hosts, sentinel_kwargs=asked, **common, db=int(db or 0))
     return cast("Any", watch).master_for(service, connection_pool_class=SentinelConnectionPool)
 
 

@@ -262,6 +262,29 @@ async def test_a_silent_sentinel_does_not_stand_in_the_way(several: Several, nam
             assert reply is not None
 
 
+def port(sentinel: Any) -> int:
+    """Where a Sentinel of the client is asked."""
+    return sentinel.connection_pool.connection_kwargs["port"]
+
+
+@pytest.mark.parametrize("several", [name for name in TOPOLOGIES if name.startswith("sentinel")], indirect=True)
+async def test_no_sentinel_is_forgotten_while_it_is_away(several: Several, namespace: str) -> None:
+    """All ask for the master at once, behind a dead Sentinel: who answered is the first one, and all stay known."""
+    assert isinstance(several, Sentinels)
+    dead = free_port()
+    url = several.url.replace("@", f"@127.0.0.1:{dead},")
+    async with BatchQueue(url, namespace=namespace, runner=_echo, **FAST) as queue:
+        inside: Any = queue
+        watch = inside._open.client.connection_pool.sentinel_manager
+        known: list[Any] = watch.sentinels
+        known.sort(key=lambda sentinel: port(sentinel) != dead)
+        await asyncio.gather(*(watch.discover_master(several.SERVICE) for _ in range(5)))
+        assert {port(sentinel) for sentinel in known} == {dead, *several.ports}
+        assert port(known[0]) in several.ports
+        reply = await (await queue.submit("t", "hi")).reply(timeout=10)
+        assert reply is not None
+
+
 @pytest.fixture
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client asks the nodes in the order it knows them, which else is left to chance: the worst case each time."""
