@@ -46,7 +46,7 @@ from ._ports import Codec, Deliver, Limits, Listener, Runner
 from ._relay import Relay
 from ._scope import Scope
 from ._settings import Settings
-from ._shield import to_the_end
+from ._shield import asked_to_end, to_the_end
 from ._store import Store
 from ._topology import Client
 from ._turn import Turn
@@ -289,9 +289,7 @@ class Life:
 
 def _last_words(error: BaseException) -> Warned:
     """What to say of a queue that ends though nobody closes it; to be called in the task that owns its loops."""
-    task = asyncio.current_task()
-    asked = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-    if asked or isinstance(error, KeyboardInterrupt | SystemExit):
+    if asked_to_end(error):
         return Warned(
             "ended",
             "the queue's tasks were cancelled before it was left, as asyncio.run() does after a second Ctrl-C: it does"

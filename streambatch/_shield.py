@@ -41,14 +41,18 @@ async def to_the_end(work: Coroutine[Any, Any, T], hurry: Callable[[], object] |
     return result
 
 
-def raise_ours(error: BaseException) -> None:
-    """Raise a cancellation of this turn, and what ends the process.
+def asked_to_end(error: BaseException) -> bool:
+    """Whether it is a cancellation of this task, or what ends the process.
 
     A runner that awaits something which others cancelled raises the same class, but nobody asked this task to end: that
     is a failure like any other, and counts.
     """
     task = asyncio.current_task()
-    if isinstance(error, SystemExit | KeyboardInterrupt):
-        raise error
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+    asked = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return asked or isinstance(error, SystemExit | KeyboardInterrupt)
+
+
+def raise_ours(error: BaseException) -> None:
+    """Raise what has `asked_to_end`."""
+    if asked_to_end(error):
         raise error
